@@ -1,0 +1,90 @@
+"""Greedy k-means++ on a bounded sample, in exact arithmetic."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .hashing import draw_below, mix64
+from .points import Points
+
+# Coordinates of the sample: 64 MiB in float64, which every step reads once.
+_SAMPLE_COORDINATES = 1 << 23
+_SAMPLE_PER_CLUSTER = 8
+
+
+def seed_centroids(points: Points, k: int, seed: int) -> NDArray[np.float32]:
+    """Choose starting centroids by greedy k-means++ on a sample of the points.
+
+    The sample takes the smallest hashes of the ids, and is the whole set where that is small.
+
+    Args:
+        points: The points to cluster.
+        k: How many centroids.
+        seed: Of the sample and the draws.
+
+    Returns:
+        Distinct points in steps, float32, shape (k, d); fewer rows if the sample has fewer distinct points.
+    """
+    size = max(_SAMPLE_PER_CLUSTER * k, _SAMPLE_COORDINATES // points.d)
+    sample = points.sample(size, seed)
+    return sample.x[kmeans_plusplus(sample.x, k, seed)]
+
+
+def kmeans_plusplus(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.intp]:
+    """Greedy k-means++: of 2 + floor(ln k) draws by squared distance, the one that lowers the cost most.
+
+    Arthur & Vassilvitskii 2007, with the greedy choice of their section 5 as in scikit-learn. Squared distances are
+    scaled (and rounded up) so that their sum stays below 2**53: sums of whole numbers, exact in any order.
+
+    Args:
+        x: Points in grid steps, float32, shape (n, d).
+        k: How many to choose.
+        seed: Of the draws.
+
+    Returns:
+        Row numbers of distinct points, shape (k,); fewer if `x` has fewer distinct points.
+    """
+    wide = x.astype(np.float64)
+    norms = np.einsum("ij,ij->i", wide, wide)
+    n_candidates = 2 + int(log(k))
+    words = mix64(np.arange(k * n_candidates, dtype=np.uint64), seed).reshape(k, n_candidates)
+    chosen = [draw_below(len(x), seed)]
+    closest = _squared_distances(wide, norms, np.array(chosen))[0]
+    scale = _exact_scale(closest)
+    closest = np.ceil(closest * scale)
+    for step in range(1, k):
+        cumulated = np.cumsum(closest)
+        total = int(cumulated[-1])
+        if total == 0:
+            break
+        draws = np.array([(word * total) >> 64 for word in words[step].tolist()], dtype=np.float64)
+        candidates = np.searchsorted(cumulated, draws, side="right")
+        distances = np.ceil(_squared_distances(wide, norms, candidates) * scale)
+        np.minimum(distances, closest, out=distances)
+        best = int(distances.sum(axis=1).argmin())
+        chosen.append(int(candidates[best]))
+        closest = distances[best]
+    return np.array(chosen, dtype=np.intp)
+
+
+def _squared_distances(
+    x: NDArray[np.float64], norms: NDArray[np.float64], rows: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Exact squared distances of all points to some of them, shape (len(rows), n)."""
+    products = x[rows] @ x.T
+    products *= -2
+    products += norms
+    products += norms[rows, None]
+    return products
+
+
+def _exact_scale(squared: NDArray[np.float64]) -> float:
+    """A power of two that brings any sum of len(squared) distances below 2**53.
+
+    No distance within the set is more than four times the largest from one of its points.
+    """
+    largest = 4 * int(squared.max())
+    return float(2.0 ** min(0, 53 - largest.bit_length() - len(squared).bit_length() - 1))
