@@ -1,0 +1,1 @@
+"""The Spark side of the work: functions that run on executors."""
