@@ -1,0 +1,1 @@
+"""The jobs, their command line, and what they share: recipe, session, store, runs."""

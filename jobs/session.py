@@ -1,0 +1,92 @@
+"""The Spark session: the active one, or a local one tuned for small tables."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import SparkSession
+
+from ..schemas.errors import LakestrataError
+
+# A local run has small tables: by default Delta reads a table's log with 50 tasks and a shuffle makes 200.
+_LOCAL_CONFS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.shuffle.partitions": str(os.cpu_count() or 1),
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.connect.grpc.binding.address": "127.0.0.1",
+    "spark.driver.memory": "2g",
+    # The work is done in Python workers: a JVM that starts quickly beats one that peaks late.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
+
+
+def get_session() -> SparkSession:
+    """The active session, that of the platform, or a new local one.
+
+    An active session is used as it is and never stopped. Under spark-submit, on Databricks and with a Spark Connect
+    server the platform's settings stand. Otherwise a local session with Delta is made on all cores.
+
+    Raises:
+        LakestrataError: If a local session cannot be started.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    if _on_platform():
+        return SparkSession.builder.appName("lakestrata").getOrCreate()
+    return _local_session()
+
+
+def _on_platform() -> bool:
+    """Whether somebody else configures Spark: spark-submit, Databricks, or a Connect server."""
+    remote = os.environ.get("SPARK_REMOTE", "local")
+    return (
+        "PYSPARK_GATEWAY_PORT" in os.environ
+        or "DATABRICKS_RUNTIME_VERSION" in os.environ
+        or not remote.startswith("local")
+    )
+
+
+def _local_session() -> SparkSession:
+    from delta import configure_spark_with_delta_pip
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder.appName("lakestrata")
+    if "SPARK_REMOTE" not in os.environ:
+        builder = builder.master("local[*]")
+    for key, value in _LOCAL_CONFS.items():
+        builder = builder.config(key, value)
+    try:
+        return configure_spark_with_delta_pip(builder).getOrCreate()
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise LakestrataError(
+            f"Spark did not start: {first}. Check that java (17 or newer) runs and that Delta's jars can be fetched."
+        ) from error
+
+
+@contextmanager
+def session_confs(spark: SparkSession, confs: dict[str, str]) -> Iterator[None]:
+    """Set session confs for a while, and then restore what stood before."""
+    before = {key: spark.conf.get(key, None) for key in confs}
+    for key, value in confs.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)
