@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
@@ -74,19 +72,3 @@ def _local_session() -> SparkSession:
         raise LakestrataError(
             f"Spark did not start: {first}. Check that java (17 or newer) runs and that Delta's jars can be fetched."
         ) from error
-
-
-@contextmanager
-def session_confs(spark: SparkSession, confs: dict[str, str]) -> Iterator[None]:
-    """Set session confs for a while, and then restore what stood before."""
-    before = {key: spark.conf.get(key, None) for key in confs}
-    for key, value in confs.items():
-        spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        for key, old in before.items():
-            if old is None:
-                spark.conf.unset(key)
-            else:
-                spark.conf.set(key, old)

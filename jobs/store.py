@@ -202,32 +202,45 @@ class Input:
         return self.version.startswith("digest") and _digest(self.rows) != self.version
 
 
-def open_input(spark: SparkSession, name: str, version: str | None = None, where: str | None = None) -> Input:
-    """Open a Delta table, a view or another table of the catalog, or a folder of Parquet files.
-
-    Args:
-        spark: The session.
-        name: `catalog.schema.table`, or a path or URI.
-        version: Read a Delta table at this "version N"; others are read as they are.
-        where: SQL condition for the rows to read.
+def open_rows(spark: SparkSession, name: str, version: str | None = None) -> DataFrame:
+    """Rows of a Delta table (at a "version N", or the latest), a view or another table, or a Parquet folder.
 
     Raises:
         LakestrataError: If there is no such table.
     """
     table = DeltaTable(spark, name)
     if table.exists():
-        pinned = version or f"version {table.version()}"
-        rows = table.read(int(pinned.removeprefix("version ")))
-        return Input(name, rows.where(where) if where else rows, pinned)
+        return table.read(int(version.removeprefix("version ")) if version else None)
+    if name.endswith(".npy"):
+        raise LakestrataError(f"{name}: import it first: lakestrata import-npy {name} TABLE.")
     try:
-        rows = spark.read.parquet(table.name) if table.is_path else spark.table(name)
-        rows = rows.where(where) if where else rows
-        return Input(name, rows, _digest(rows))
+        return spark.read.parquet(table.name) if table.is_path else spark.table(name)
     except PySparkException as error:
         if any(code in str(error) for code in _MISSING):
             kind = "no Delta table and no Parquet files" if table.is_path else "no table or view"
             raise LakestrataError(f"{name}: there is {kind} of this name.") from None
         raise
+
+
+def open_input(spark: SparkSession, name: str, version: str | None = None, where: str | None = None) -> Input:
+    """Open a table at a version, the one given or that of now.
+
+    Args:
+        spark: The session.
+        name: `catalog.schema.table`, or a path or URI.
+        version: "version N" of a Delta table; others are read as they are.
+        where: SQL condition for the rows to read.
+
+    Raises:
+        LakestrataError: If there is no such table.
+    """
+    table = DeltaTable(spark, name)
+    pinned = version
+    if pinned is None and table.exists():
+        pinned = f"version {table.version()}"
+    rows = open_rows(spark, name, pinned)
+    rows = rows.where(where) if where else rows
+    return Input(name, rows, pinned or _digest(rows))
 
 
 def _digest(rows: DataFrame) -> str:

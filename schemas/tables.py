@@ -102,7 +102,8 @@ ENCODERS = Table(
             _column("encoder_id", StringType(), "Hash of all that follows"),
             _column("recipe_hash", StringType(), "Hash of the recipe's part that asked for it"),
             _column("name", StringType(), "convolution, or a model's name or folder"),
-            _column("params", StringType(), "Parameters and revision, JSON"),
+            _column("params", StringType(), "Parameters, JSON"),
+            _column("revision", StringType(), "Version of trained weights, or null", null=True),
             _column("state", BinaryType(), "What was fitted (.npz), or null", null=True),
         ]
     ),
@@ -116,13 +117,14 @@ QUARANTINE = Table(
         [
             _column("id", StringType(), "The item's key, as text; null where it has none", null=True),
             _column("content_hash", StringType(), "Hash of the content set aside", null=True),
+            _column("name", StringType(), "The recipe's name"),
             _column("job", StringType(), "The job that set it aside"),
             _column("reason", StringType(), "A short code"),
             _column("detail", StringType(), "What was wrong", null=True),
             _column("at", TimestampType(), "When"),
         ]
     ),
-    ("job", "id", "content_hash"),
+    ("name", "job", "id", "content_hash"),
 )
 
 CENTROIDS = Table(
@@ -157,6 +159,33 @@ CHECKPOINTS = Table(
     ),
     ("run_id", "level", "cluster_id"),
 )
+
+
+def staged(id_type: str) -> Table:
+    """Embedded and broken items of one slice, before they are published to their tables."""
+    columns = [
+        _column("run_id", StringType(), "The run"),
+        _column("id", ID_TYPES[id_type], "The item's key"),
+        _column("content_hash", StringType(), "SHA-256 of the content"),
+        _column("embedding", ArrayType(FloatType()), "The embedding, or null", null=True),
+        _column("reason", StringType(), "Why there is none, or null", null=True),
+        _column("detail", StringType(), "What was wrong, or null", null=True),
+    ]
+    return Table(f"staged_{id_type}", "An item between embedding and publication", StructType(columns), ("run_id", "id"))
+
+
+def scratch(id_type: str) -> Table:
+    """Packed blocks of runs in progress, where the session has no cache."""
+    columns = [
+        _column("run_id", StringType(), "The run that reads them"),
+        _column("name", StringType(), "Which of its blocks"),
+        _column("ids", ArrayType(ID_TYPES[id_type]), "Ids of the points"),
+        _column("hashes", BinaryType(), "Hashes of the ids, uint64"),
+        _column("x", BinaryType(), "Vectors, float32"),
+        _column("largest", DoubleType(), "Largest absolute coordinate"),
+        _column("reason", StringType(), "Why the rows are unusable; null for points", null=True),
+    ]
+    return Table(f"scratch_{id_type}", "A packed block of a run in progress", StructType(columns), ("run_id", "name"))
 
 
 def assignments(id_type: str, n_levels: int) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from ..kmeans.grid import Grid
@@ -145,24 +145,24 @@ class DataFramePoints:
         return self.blocks.mapInArrow(keep, block_ddl(self.id_type)), sum(row["n"] for row in cuts)
 
     def _collect(self, blocks: DataFrame) -> ArrayPoints:
-        with _small_batches(blocks):
+        with small_batches(blocks.sparkSession):
             table = blocks.toArrow()
         found = list(read_blocks(iter(table.to_batches()), self.d))
         x = np.concatenate([block.x for block in found])
         return ArrayPoints(x, np.concatenate([block.ids for block in found]), self.grid)
 
     def _rows(self, frame: DataFrame) -> list[dict[str, Any]]:
-        with _small_batches(frame):
+        with small_batches(frame.sparkSession):
             rows: list[dict[str, Any]] = frame.toArrow().to_pylist()
         return rows
 
 
 @contextmanager
-def _small_batches(frame: DataFrame) -> Iterator[None]:
-    """Let few rows travel to Python at once while an action runs: a row here is a block of some MiB."""
-    conf, key = frame.sparkSession.conf, "spark.sql.execution.arrow.maxRecordsPerBatch"
-    before = conf.get(key)
-    conf.set(key, str(_BATCH_BLOCKS))
+def small_batches(spark: SparkSession, rows: int = _BATCH_BLOCKS) -> Iterator[None]:
+    """Let few rows travel to Python at once while an action runs: a row may be a block, or a file, of some MiB."""
+    conf, key = spark.conf, "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = str(conf.get(key))
+    conf.set(key, str(rows))
     try:
         yield
     finally:

@@ -1,0 +1,166 @@
+"""The sample job: quotas down the tree, and the curated table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructField
+
+from ..kmeans.quotas import Quotas, tree_quotas
+from ..schemas.errors import ConfigurationError, LakestrataError
+from ..schemas.tables import CENTROIDS, QUOTAS, curated
+from . import cluster, embed
+from .inputs import check_inputs, open_embeddings, open_source
+from .recipe import Recipe, Sample, semantic
+from .runs import Result, Run, begin, last_run, superseded_models
+from .store import Store
+
+logger = logging.getLogger(__name__)
+
+JOB = "sample"
+
+
+def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
+    """Take a balanced sample from the tree that `cluster` made.
+
+    Args:
+        spark: The session.
+        recipe: How many items, and how evenly.
+        fresh: Start anew where another sample was taken under the same name.
+
+    Returns:
+        Items of the tree, items chosen, and the tables written: curated, quotas.
+
+    Raises:
+        ConfigurationError: If the recipe has no sample, or a column to keep is missing.
+        LakestrataError: If there is no finished tree.
+        ResumeError: If an earlier run had another recipe or tree, and `fresh` is not set.
+    """
+    options = recipe.sample
+    if options is None:
+        raise ConfigurationError(["sample: missing: say how many items to take, as in --set sample.size=10000."])
+    keep = _kept_columns(recipe)
+    if keep:
+        check_inputs(spark, recipe)
+    store = Store(spark, recipe.work)
+    tree = last_run(store, recipe.name, cluster.JOB)
+    if tree is None or tree["status"] != "finished":
+        raise LakestrataError(f"{recipe.work}: there is no finished tree of {recipe.name!r}: run cluster first.")
+    model_id = tree["outputs"]["model_id"]
+    config = {"sample": semantic(options), "keep": keep}
+    current = begin(store, recipe.name, JOB, config, {"tree": model_id}, fresh=fresh)
+    if current.finished:
+        return current.finished
+    return _sample(store, recipe, options, model_id, current)
+
+
+def _kept_columns(recipe: Recipe) -> list[str]:
+    given = recipe.source or recipe.embeddings
+    return list(given.keep) if given else []
+
+
+def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, current: Run) -> Result:
+    quotas = _quotas(store, options, model_id)
+    n_items, capacity = int(quotas[0].sizes.sum()), int(quotas[0].sizes.sum()) * options.multiplier
+    if options.size > capacity:
+        logger.warning("sample.size=%d, but the tree can give only %d: it gives all.", options.size, capacity)
+    mine = f"model_id = '{model_id}'"
+    table = store.table(QUOTAS.name)
+    table.create(QUOTAS)
+    shares = store.spark.createDataFrame(_quota_rows(quotas, options, model_id), QUOTAS.schema)
+    table.replace(shares, mine, current.commit("quotas"))
+    rows = _choose(store, options, model_id, table.read().where(mine))
+    kept: list[StructField] = []
+    if _kept_columns(recipe):
+        columns = _kept_values(store, recipe, rows)
+        kept = [field for field in columns.schema.fields if field.name != "id"]
+        rows = rows.join(columns, "id", "left")
+    found = store.table("curated")
+    id_type = rows.schema["id"].dataType.simpleString()
+    found.create(curated(id_type, len(quotas), kept))
+    found.replace(rows, mine, current.commit("curated"))
+    old = superseded_models(store, recipe.name, JOB, model_id)
+    if old:
+        gone = f"model_id IN ({', '.join(map(repr, old))})"
+        table.delete(gone)
+        found.delete(gone)
+    chosen = found.read().where(mine).agg(F.count("*").alias("n"), F.sum("copies").alias("copies")).collect()[0]
+    not_chosen = int(np.maximum(quotas[0].sizes - quotas[0].quota, 0).sum())
+    return current.finish(
+        rows_in=n_items,
+        rows_out=chosen["n"],
+        set_aside={"not_chosen": not_chosen},
+        outputs={"model_id": model_id, **{t.name: f"version {t.version()}" for t in (found, table)}},
+        metrics={"copies": float(chosen["copies"] or 0), "asked": float(options.size)},
+    )
+
+
+def _quotas(store: Store, options: Sample, model_id: str) -> list[Quotas]:
+    nodes = store.table(CENTROIDS.name).read().where(F.col("model_id") == model_id)
+    columns = nodes.select("level", "cluster_id", "parent_id", "items").orderBy("level", "cluster_id").toArrow()
+    level = columns["level"].to_numpy()
+    parent = columns["parent_id"].fill_null(-1).to_numpy()
+    parents: list[NDArray[np.int64]] = [parent[level == t] for t in range(1, int(level.max()))]
+    return tree_quotas(
+        parents,
+        columns["items"].to_numpy()[level == 1],
+        options.size,
+        multiplier=options.multiplier,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+
+
+def _quota_rows(quotas: Sequence[Quotas], options: Sample, model_id: str) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for level, q in enumerate(quotas, start=1):
+        figures = zip(q.sizes.tolist(), q.quota.tolist(), q.expected.tolist(), strict=True)
+        for cluster_id, (items, quota, expected) in enumerate(figures):
+            reason = "all" if quota == items * options.multiplier else "share"
+            rows.append((model_id, level, cluster_id, items, quota, expected, reason))
+    return rows
+
+
+def _choose(store: Store, options: Sample, model_id: str, shares: DataFrame) -> DataFrame:
+    """Rows of the curated table, before the source's columns: each leaf's quota of its best-ranked items."""
+    leaves = shares.where("level = 1 AND quota > 0").select(
+        F.col("cluster_id").alias("level_1"), "items", "quota", "expected_quota"
+    )
+    tree = store.table("assignments").read().where(F.col("model_id") == model_id)
+    tree = tree.drop(*[c for c in tree.columns if c.startswith("level_") and c not in _levels(shares)])
+    key = F.col("distance") if options.strategy == "closest" else F.xxhash64("id", F.lit(options.seed))
+    rank = F.row_number().over(Window.partitionBy("level_1").orderBy(key, "id"))
+    ranked = tree.join(F.broadcast(leaves), "level_1").withColumn("rank", rank)
+    copies = F.expr("quota DIV items + CAST(rank <= quota % items AS BIGINT)")
+    expected = F.col("expected_quota") / F.col("items")
+    known = F.lit(options.strategy == "random")
+    probability = F.when(known, F.least(expected, F.lit(1.0)))
+    weight = F.when(known, 1 / expected)
+    chosen = ranked.withColumns({"copies": copies, "inclusion_probability": probability, "weight": weight})
+    return chosen.where("copies > 0").drop("distance", "items", "quota", "expected_quota", "rank")
+
+
+def _levels(shares: DataFrame) -> set[str]:
+    """Columns of the levels that this tree has; the table may hold taller ones."""
+    top = shares.agg(F.max("level")).collect()[0][0]
+    return {f"level_{t}" for t in range(1, top + 1)}
+
+
+def _kept_values(store: Store, recipe: Recipe, chosen: DataFrame) -> DataFrame:
+    """Columns id and those to keep, of the chosen items: from the version of the source that was read."""
+    job = embed.JOB if recipe.source else cluster.JOB
+    name = recipe.source.table if recipe.source else str(recipe.embeddings and recipe.embeddings.table)
+    reader = last_run(store, None if recipe.source else recipe.name, job)
+    version = reader["inputs"].get(name) if reader else None
+    pinned = version if version and version.startswith("version") else None
+    opened = open_source if recipe.source else open_embeddings
+    rows = opened(store.spark, recipe, pinned).rows
+    keep = _kept_columns(recipe)
+    order = Window.partitionBy("id").orderBy("content_hash")
+    mine = rows.join(chosen.select("id"), "id", "left_semi").withColumn("rank", F.row_number().over(order))
+    return mine.where("rank = 1").select("id", *keep)

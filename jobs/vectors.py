@@ -1,0 +1,129 @@
+"""Reading embeddings: null and duplicate ids and unusable vectors are set aside, the rest is packed into blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, DoubleType, FloatType, IntegerType, LongType, StringType
+
+from ..kmeans.grid import Grid
+from ..schemas.errors import LakestrataError
+from ..schemas.tables import QUARANTINE
+from ..udfs.blocks import pack, quantize
+from ..udfs.points import DataFramePoints
+from .scratch import Scratch
+
+
+def id_type_of(kind: DataType) -> str | None:
+    """"bigint" or "string" for a key column of this type, None if it cannot be a key."""
+    if isinstance(kind, LongType | IntegerType):
+        return "bigint"
+    return "string" if isinstance(kind, StringType) else None
+
+
+def is_vector(kind: DataType) -> bool:
+    """Whether a column of this type holds embeddings."""
+    return isinstance(kind, ArrayType) and isinstance(kind.elementType, FloatType | DoubleType)
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """Rows with usable ids, and those without.
+
+    Attributes:
+        rows: One row an id.
+        aside: Columns id (string), content_hash, reason, detail.
+    """
+
+    rows: DataFrame
+    aside: DataFrame
+
+
+def split_by_key(rows: DataFrame) -> Keyed:
+    """Set aside null ids and, of rows that share an id, all but the one with the smallest content hash.
+
+    Args:
+        rows: Columns id and content_hash, and any others.
+    """
+    null = rows.where("id IS NULL")
+    keyed = rows.where("id IS NOT NULL")
+    repeated = keyed.groupBy("id").count().where("count > 1").select("id")
+    if repeated.isEmpty():
+        unique, losers = keyed, keyed.limit(0)
+    else:
+        order = Window.partitionBy("id").orderBy("content_hash")
+        ranked = keyed.join(repeated, "id", "left_semi").withColumn("rank", F.row_number().over(order))
+        winners = ranked.where("rank = 1").drop("rank").select(*keyed.columns)
+        unique = keyed.join(repeated, "id", "left_anti").select(*keyed.columns).unionByName(winners)
+        losers = ranked.where("rank > 1").drop("rank")
+    aside = _aside(null, "null_id", "the key is null").unionByName(
+        _aside(losers, "duplicate_id", "another row with this key has a smaller content hash")
+    )
+    return Keyed(unique, aside)
+
+
+def _aside(rows: DataFrame, reason: str, detail: str) -> DataFrame:
+    return rows.select(
+        F.col("id").cast("string").alias("id"),
+        "content_hash",
+        F.lit(reason).alias("reason"),
+        F.lit(detail).alias("detail"),
+    )
+
+
+def quarantine_rows(aside: DataFrame, name: str, job: str) -> DataFrame:
+    """Rows set aside, in the form of the quarantine table, for a recipe's name and a job."""
+    labels = {"name": F.lit(name), "job": F.lit(job), "at": F.current_timestamp()}
+    return aside.withColumns(labels).select(*QUARANTINE.schema.names)
+
+
+def dimension_of(rows: DataFrame, name: str) -> int:
+    """The most frequent length of the vectors; the larger of two equally frequent ones.
+
+    Raises:
+        LakestrataError: If there is no vector at all.
+    """
+    lengths = rows.where("size(embedding) > 0").groupBy(F.size("embedding").alias("d")).count()
+    found = lengths.orderBy(F.desc("count"), F.desc("d")).limit(1).collect()
+    if not found:
+        raise LakestrataError(f"{name}: there is no row with an id and an embedding.")
+    return int(found[0]["d"])
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Embeddings made ready.
+
+    Attributes:
+        points: The usable vectors on the grid.
+        aside: Unusable rows: id (string), content_hash, reason, detail.
+    """
+
+    points: DataFramePoints
+    aside: DataFrame
+
+
+def pack_vectors(
+    keyed: Keyed, name: str, id_type: str, metric: str, scratch: Scratch, driver_bytes: int
+) -> Packed:
+    """Pack rows with columns id and embedding into blocks on the grid.
+
+    Raises:
+        LakestrataError: If no vector is usable.
+    """
+    d = dimension_of(keyed.rows, name)
+    raw = scratch.keep(pack(keyed.rows, d, id_type, zero_is_bad=metric == "cosine"), "raw")
+    summary = raw.where("reason IS NULL").agg(F.sum(F.size("ids")).alias("n"), F.max("largest").alias("largest"))
+    n, largest = summary.collect()[0]
+    if not n:
+        raise LakestrataError(f"{name}: no embedding is usable: all are null, not finite or (for cosine) zero.")
+    grid = Grid.covering(largest, d, metric)
+    blocks = scratch.keep(quantize(raw, grid, d, id_type), "blocks")
+    points = DataFramePoints(blocks, n, d, id_type, grid, driver_bytes, scratch.keep)
+    unusable = raw.where("reason IS NOT NULL").select(F.explode("ids").alias("id"), "reason")
+    hashes = keyed.rows.select("id", "content_hash").join(unusable, "id")
+    detail = F.lit(f"a usable vector has {d} finite numbers{', not all zero' if metric == 'cosine' else ''}")
+    aside = hashes.select(F.col("id").cast("string").alias("id"), "content_hash", "reason", detail.alias("detail"))
+    return Packed(points, keyed.aside.unionByName(aside))
