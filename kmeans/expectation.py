@@ -1,4 +1,4 @@
-"""The mean of the quotas over all lotteries: the law of water-filling, not a simulation of it.
+"""The mean of the quotas over all lotteries, from their law and not from a simulation.
 
 A node gives N items; its child i has weight w_i and capacity C_i. With a uniform lot u_l the steps of child l
 up to x number floor(x w_l) + Bernoulli(frac(x w_l)), below its capacity, independently of its siblings; call
@@ -10,6 +10,9 @@ first N if the others have left room, so (our derivation)
 and the part of it with ceil(x w_i) = j is P(quota_i >= j). N is random below the root, but independent of
 the lots below it, and these parts are its law there. S is a Poisson binomial: `_exact_means` computes it
 for nodes with few children whose share is in doubt, `_normal_means` approximates it for the others.
+Measured against 50,000 to 200,000 simulated lotteries: within the simulation's error (1e-3) for the exact
+law; the normal one was off by up to 0.014 items from the exact one, more only for targets of one item or
+one short of all there is (0.04 and 0.02). The recursion over the reals was off by up to 0.13.
 
 Only + - * / sqrt and floor in a fixed order are used, no libm and no pairwise sums, so that the last bit is
 the same on every machine.
@@ -28,8 +31,8 @@ from .waterfill import Floats, Ints, solve_level
 
 # The largest number of undecided children for which the law is computed exactly; cost grows as its cube.
 _EXACT_CHILDREN = 24
-# x is followed to where S is this many sqrt(children) from its mean: by Hoeffding's bound P < 7e-5 there at
-# worst, for lots as uneven as can be, and 1e-7 for usual ones.
+# x is followed to where the steps are this many sqrt(children) from their mean: five standard deviations for
+# fractions spread evenly; beyond, by Hoeffding's bound, P < 4e-4 whatever they are.
 _REACH = 2.0
 _GAUSS = np.sqrt(1 / 3)  # where two-point Gauss quadrature has its points
 _CELLS = 12  # at least so many intervals of x in the exact law
@@ -94,9 +97,7 @@ class _Family:
         for _ in range(3):  # fewer undecided children narrow the range, which decides more of them
             reach = _REACH * np.sqrt(undecided + np.where(undecided > _EXACT_CHILDREN, 4 * variance, 0.0))
             x_low = solve_level(owner, weights, caps, np.maximum(low - reach, 0.0))
-            undecided = np.bincount(owner, weights=caps > x_low[owner] * weights, minlength=n).astype(
-                np.int64
-            )
+            undecided = np.bincount(owner[caps > x_low[owner] * weights], minlength=n)
         x_high = solve_level(owner, weights, caps, high + reach)
         return cls(child, owner, weights, caps, law, x_low, x_high, undecided)
 
@@ -118,11 +119,13 @@ class _Family:
 def _fit(owner: Ints, shares: Floats, caps: Floats, means: Floats) -> Floats:
     """Scale shares, or what they leave of the capacity, so that they add up to each node's mean."""
     n = len(means)
-    total = np.bincount(owner, weights=shares, minlength=n)
-    room = np.bincount(owner, weights=caps - shares, minlength=n)
+    whole = np.floor(shares)  # summed apart, and so exactly: a node may have millions of children
+    total = np.bincount(owner, whole, minlength=n) + np.bincount(owner, shares - whole, minlength=n)
+    room = np.bincount(owner, weights=caps, minlength=n) - total
     shrink = np.divide(means, total, out=np.ones(n), where=total > means)
     fill = np.divide(means - total, room, out=np.zeros(n), where=(total < means) & (room > 0))
-    return np.minimum(shares * shrink[owner] + (caps - shares) * fill[owner], caps)
+    fitted: Floats = np.minimum(shares * shrink[owner] + (caps - shares) * fill[owner], caps)
+    return fitted
 
 
 def _exact_means(family: _Family) -> tuple[Floats, Law]:
@@ -134,8 +137,9 @@ def _exact_means(family: _Family) -> tuple[Floats, Law]:
     node, x, width = _quadrature(family, law)
     decided = np.bincount(owner, weights=np.where(law.width > 0, 0.0, caps), minlength=len(parent.low))
     for size, rows, places in _batches(owner, law.width > 0, node):
-        for begin in range(0, len(rows), _CHUNK // (size * size) + 1):
-            row = rows[begin : begin + _CHUNK // (size * size) + 1]
+        chunk = 2 * (_CHUNK // (2 * size * size) + 1)  # even, as rows are: sums along columns stay in order
+        for begin in range(0, len(rows), chunk):
+            row = rows[begin : begin + chunk]
             at, place = node[row], places[:, node[row]]
             rate, cap = np.where(place < 0, 0.0, weights[place]), caps[place]
             count = np.floor(x[row] * rate)
@@ -202,7 +206,8 @@ def _leave_one_out(chance: Floats, survival: Floats) -> Floats:
         float64 (c, rows).
     """
     c = len(chance)
-    # later[l][b]: mean of survival[b + successes of trials l + 1 ..]; before[b]: P(b successes of trials .. l - 1).
+    # later[l][b] is the mean of survival[b + successes of the trials after l]; before[b] becomes, at trial l,
+    # P(b successes in the trials before l). Values of b that cannot occur are left out.
     later = [survival] * c
     for trial in range(c - 1, 0, -1):
         value = later[trial]
@@ -274,9 +279,8 @@ def _spread_law(family: _Family, shares: Floats, variance: Floats) -> Law:
     law = Law.between(low, np.minimum(np.ceil(shares + half), caps))
     child, r = law.steps()
     excess = shares[child] - (law.low[child] + r) + 1
-    law.tails[law.start[child] + r] = (_ramp(excess + half[child]) - _ramp(excess - half[child])) / (
-        2 * half[child]
-    )
+    reach = half[child]
+    law.tails[law.start[child] + r] = (_ramp(excess + reach) - _ramp(excess - reach)) / (2 * reach)
     return law
 
 

@@ -2,7 +2,7 @@
 
 Among the children of a node with sizes s_i, weights w_i = s_i^temperature and lots u_i in [0, 1),
 
-    quota_i(x) = min(multiplier * s_i, floor(x * w_i + u_i)),   with the smallest x that adds up to the target.
+    quota_i(x) = min(multiplier * s_i, floor(x * w_i + u_i)),  with the smallest x that adds up to the target.
 
 Child i gains its j-th item at x_ij = (j - u_i) / w_i, so a quota is its number of steps among the first
 `target` steps of all the children, taken in order of (x, child). That is the definition used below; it makes
@@ -105,7 +105,7 @@ def expected_water_fill(
 
 
 def lots_of_level(n_clusters: int, level: int, seed: int) -> NDArray[np.float64]:
-    """Draw the lots of a level's clusters from their ids: multiples of 2**-53 in [0, 1), float64 (n_clusters,)."""
+    """Draw the lots of a level's clusters by their ids: float64 (n_clusters,), multiples of 2**-53."""
     words = mix64(np.arange(n_clusters, dtype=np.uint64), seed, level)
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -212,6 +212,8 @@ def _checked_sizes(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         raise ValueError(f"sizes must be integers of one dimension, got {sizes.dtype} of shape {sizes.shape}")
     if sizes.size and sizes.min() < 0:
         raise ValueError(f"sizes must be >= 0, got {sizes.min()}")
+    if (total := sizes.sum(dtype=np.float64)) > MAX_CAPACITY:  # int64 sums could wrap around
+        raise ValueError(f"sizes add up to {total:.3g} items, above the limit of {MAX_CAPACITY}")
     return sizes.astype(np.int64)
 
 

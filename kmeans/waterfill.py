@@ -2,8 +2,8 @@
 
 Children lie side by side, sorted by their node (`owner`) and within it by their id.
 
-The steps of the lottery are ordered by `(j - u) / w` in IEEE float64 and by nothing else. Only + - * / sqrt and
-floor in a fixed order are used, no libm, so that the last bit is the same on every machine.
+The steps of the lottery are ordered by `(j - u) / w` in IEEE float64 and by nothing else. Only + - * / sqrt
+and floor in a fixed order are used, no libm, so that the last bit is the same on every machine.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MAX_CAPACITY = 2**50
 def power_weights(sizes: Ints, temperature: float) -> Floats:
     """Raise sizes to the temperature by square roots and products alone, which IEEE fixes to the last bit.
 
-    The binary digits of the temperature say which of s^(1/2), s^(1/4), ... to multiply; equal sizes have equal
-    weights and larger ones never smaller. Relative error below 1e-14.
+    The binary digits of the temperature say which of s^(1/2), s^(1/4), ... to multiply. Equal sizes have
+    equal weights, larger ones never smaller. Relative error below 1e-14.
 
     Args:
         sizes: int64, any shape, >= 0.
@@ -158,7 +158,6 @@ def _bracket(steps: _Steps, targets: Ints) -> tuple[Floats, Floats]:
     np.maximum.at(x_high, steps.node, steps.at(steps.caps))
     low, high = np.zeros(len(steps.node)), steps.caps
     n_low, n_high = np.zeros(n), np.bincount(steps.node, weights=high, minlength=n)
-    x = np.zeros(n)
     rounds = 0
     while np.any(n_high - n_low > children):
         # Aim a quarter of the children below and above the target by turns; bisect each third time.
