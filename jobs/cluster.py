@@ -89,7 +89,9 @@ def level_specs(options: Cluster, n: int) -> list[LevelSpec]:
     members = auto if resampling.sizes == "auto" else resampling.sizes
     if len(members) != len(clusters):
         raise ConfigurationError(
-            [f"cluster.resampling: {len(members)} sizes for {len(clusters)} levels: name one a level, or auto."]
+            [
+                f"cluster.resampling: {len(members)} sizes for {len(clusters)} levels: name one a level, or auto."
+            ]
         )
     return [
         LevelSpec(k, resampling.rounds, size, resampling.strategy)
@@ -112,7 +114,9 @@ def _cluster(
         levels = _fit(store, points, options, current)
         _publish(store, points, levels, _model_id(recipe, current), id_type, current)
     if source.has_changed():
-        raise LakestrataError(f"{source.name}: its rows changed while they were clustered: run the job again.")
+        raise LakestrataError(
+            f"{source.name}: its rows changed while they were clustered: run the job again."
+        )
     return _finish(store, recipe, source, current, levels, set_aside)
 
 
@@ -130,7 +134,8 @@ def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) 
     for centroids in further:
         levels.append(centroids)
         rows = [
-            (current.run_id, len(levels), cluster, vector.tolist()) for cluster, vector in enumerate(centroids)
+            (current.run_id, len(levels), cluster, vector.tolist())
+            for cluster, vector in enumerate(centroids)
         ]
         frame = store.spark.createDataFrame(rows, CHECKPOINTS.schema)
         table.append(frame, current.commit(f"level-{len(levels)}"))

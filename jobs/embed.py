@@ -49,7 +49,9 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
         LakestrataError: If the encoder cannot be loaded.
     """
     if recipe.source is None:
-        raise ConfigurationError(["source: missing: this recipe brings embeddings, there is nothing to embed."])
+        raise ConfigurationError(
+            ["source: missing: this recipe brings embeddings, there is nothing to embed."]
+        )
     check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
     source = open_source(spark, recipe)
@@ -149,7 +151,9 @@ def _todo(store: Store, table: DeltaTable, rows: DataFrame) -> DataFrame:
     id_type = rows.schema["id"].dataType
     tried = _tried(store.table(QUARANTINE.name)).select(F.col("id").cast(id_type).alias("id"), "content_hash")
     done = table.read().select("id", "content_hash")
-    return rows.join(done, ["id", "content_hash"], "left_anti").join(tried, ["id", "content_hash"], "left_anti")
+    return rows.join(done, ["id", "content_hash"], "left_anti").join(
+        tried, ["id", "content_hash"], "left_anti"
+    )
 
 
 def _embed_slices(
@@ -181,10 +185,10 @@ def _embed_slices(
     stage.delete("true")
 
 
-def _publish(
-    store: Store, rows: DataFrame, encoder_id: str, name: str, current: Run, step: str
-) -> None:
-    good = rows.where("reason IS NULL").select("id", "embedding", "content_hash", F.lit(encoder_id).alias("encoder_id"))
+def _publish(store: Store, rows: DataFrame, encoder_id: str, name: str, current: Run, step: str) -> None:
+    good = rows.where("reason IS NULL").select(
+        "id", "embedding", "content_hash", F.lit(encoder_id).alias("encoder_id")
+    )
     store.table("embeddings").append(good, current.commit(step))
     bad = rows.where("reason IS NOT NULL").withColumn("id", F.col("id").cast("string"))
     store.table(QUARANTINE.name).append(quarantine_rows(bad, name, JOB), current.commit(step))

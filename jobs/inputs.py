@@ -78,7 +78,9 @@ def _check_where(rows: DataFrame, section: str, where: str | None) -> list[str]:
 def open_source(spark: SparkSession, recipe: Recipe, version: str | None = None) -> Input:
     """The items: columns id, content, content_hash (SHA-256) and those of `keep`."""
     if recipe.source is None:
-        raise ConfigurationError(["source: missing: this recipe brings embeddings, there is nothing to embed."])
+        raise ConfigurationError(
+            ["source: missing: this recipe brings embeddings, there is nothing to embed."]
+        )
     source = recipe.source
     found = open_input(spark, source.table, version, source.where)
     content = F.col(f"`{source.content}`")

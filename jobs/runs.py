@@ -171,7 +171,9 @@ def last_run(store: Store, name: str | None, job: str) -> dict[str, Any] | None:
 def superseded_models(store: Store, name: str, job: str, model_id: str) -> list[str]:
     """Trees that finished runs of this name made before `model_id`, each once."""
     rows = store.table(RUNS.name).read().where((F.col("name") == name) & (F.col("job") == job))
-    found = rows.where("status = 'finished'").select(F.col("outputs")["model_id"].alias("model_id")).distinct()
+    found = (
+        rows.where("status = 'finished'").select(F.col("outputs")["model_id"].alias("model_id")).distinct()
+    )
     return sorted(row["model_id"] for row in found.collect() if row["model_id"] not in (None, model_id))
 
 

@@ -245,6 +245,8 @@ def open_input(spark: SparkSession, name: str, version: str | None = None, where
 
 def _digest(rows: DataFrame) -> str:
     """A fingerprint of all rows in any order: their number and the sum of their hashes."""
-    hashed = rows.select(F.xxhash64(*[F.col(f"`{c}`") for c in rows.columns]).cast("decimal(38,0)").alias("h"))
+    hashed = rows.select(
+        F.xxhash64(*[F.col(f"`{c}`") for c in rows.columns]).cast("decimal(38,0)").alias("h")
+    )
     row = hashed.agg(F.count("*").alias("n"), F.sum("h").alias("h")).collect()[0]
     return f"digest {row['n']}-{row['h']}"

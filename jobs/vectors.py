@@ -17,7 +17,7 @@ from .scratch import Scratch
 
 
 def id_type_of(kind: DataType) -> str | None:
-    """"bigint" or "string" for a key column of this type, None if it cannot be a key."""
+    """ "bigint" or "string" for a key column of this type, None if it cannot be a key."""
     if isinstance(kind, LongType | IntegerType):
         return "bigint"
     return "string" if isinstance(kind, StringType) else None
@@ -115,15 +115,21 @@ def pack_vectors(
     """
     d = dimension_of(keyed.rows, name)
     raw = scratch.keep(pack(keyed.rows, d, id_type, zero_is_bad=metric == "cosine"), "raw")
-    summary = raw.where("reason IS NULL").agg(F.sum(F.size("ids")).alias("n"), F.max("largest").alias("largest"))
+    summary = raw.where("reason IS NULL").agg(
+        F.sum(F.size("ids")).alias("n"), F.max("largest").alias("largest")
+    )
     n, largest = summary.collect()[0]
     if not n:
-        raise LakestrataError(f"{name}: no embedding is usable: all are null, not finite or (for cosine) zero.")
+        raise LakestrataError(
+            f"{name}: no embedding is usable: all are null, not finite or (for cosine) zero."
+        )
     grid = Grid.covering(largest, d, metric)
     blocks = scratch.keep(quantize(raw, grid, d, id_type), "blocks")
     points = DataFramePoints(blocks, n, d, id_type, grid, driver_bytes, scratch.keep)
     unusable = raw.where("reason IS NOT NULL").select(F.explode("ids").alias("id"), "reason")
     hashes = keyed.rows.select("id", "content_hash").join(unusable, "id")
     detail = F.lit(f"a usable vector has {d} finite numbers{', not all zero' if metric == 'cosine' else ''}")
-    aside = hashes.select(F.col("id").cast("string").alias("id"), "content_hash", "reason", detail.alias("detail"))
+    aside = hashes.select(
+        F.col("id").cast("string").alias("id"), "content_hash", "reason", detail.alias("detail")
+    )
     return Packed(points, keyed.aside.unionByName(aside))

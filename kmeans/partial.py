@@ -72,4 +72,6 @@ class Partial:
     def mean_squared(self) -> NDArray[np.float64]:
         """Mean squared distance of each cluster's points in squared steps, shape (k,); 0 for empty ones."""
         costs = [(int(h) << _LOW_BITS) + int(low) for h, low in zip(self.high, self.low, strict=True)]
-        return np.array([c / max(int(n), 1) for c, n in zip(costs, self.counts, strict=True)], dtype=np.float64)
+        return np.array(
+            [c / max(int(n), 1) for c, n in zip(costs, self.counts, strict=True)], dtype=np.float64
+        )

@@ -69,7 +69,9 @@ class ArrayPoints:
         """See `Points.sample`."""
         if size >= self.n:
             return self
-        return self._take(select(np.zeros(self.n, np.int64), random_keys(hash_ids(self.ids), seed), self.ids, size))
+        return self._take(
+            select(np.zeros(self.n, np.int64), random_keys(hash_ids(self.ids), seed), self.ids, size)
+        )
 
     def step(self, centroids: NDArray[np.float32]) -> Partial:
         """See `Points.step`."""
@@ -77,7 +79,9 @@ class ArrayPoints:
         partial.add_points(self.x, *Centroids(centroids).nearest(self.x))
         return partial
 
-    def members(self, centroids: NDArray[np.float32], size: int, strategy: Strategy, seed: int) -> ArrayPoints:
+    def members(
+        self, centroids: NDArray[np.float32], size: int, strategy: Strategy, seed: int
+    ) -> ArrayPoints:
         """See `Points.members`."""
         labels, squared = Centroids(centroids).nearest(self.x)
         keys = squared if strategy == "closest" else random_keys(hash_ids(self.ids), seed)

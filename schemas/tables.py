@@ -94,6 +94,31 @@ def embeddings(id_type: str) -> Table:
     return Table("embeddings", "An embedded item", StructType(columns), ("id",), checks)
 
 
+IMPORTED = Table(
+    "imported",
+    "A vector of an imported file",
+    StructType(
+        [
+            _column("id", LongType(), "Row number in the file"),
+            _column("embedding", ArrayType(FloatType()), "The vector"),
+        ]
+    ),
+    ("id",),
+)
+
+DIGITS = Table(
+    "digits",
+    "A handwritten digit of the demo",
+    StructType(
+        [
+            _column("id", LongType(), "Row number in scikit-learn's set"),
+            _column("image", BinaryType(), "PNG"),
+            _column("digit", LongType(), "The label; no job looks at it"),
+        ]
+    ),
+    ("id",),
+)
+
 ENCODERS = Table(
     "encoders",
     "A fitted or loaded encoder",
@@ -171,7 +196,12 @@ def staged(id_type: str) -> Table:
         _column("reason", StringType(), "Why there is none, or null", null=True),
         _column("detail", StringType(), "What was wrong, or null", null=True),
     ]
-    return Table(f"staged_{id_type}", "An item between embedding and publication", StructType(columns), ("run_id", "id"))
+    return Table(
+        f"staged_{id_type}",
+        "An item between embedding and publication",
+        StructType(columns),
+        ("run_id", "id"),
+    )
 
 
 def scratch(id_type: str) -> Table:
@@ -185,7 +215,9 @@ def scratch(id_type: str) -> Table:
         _column("largest", DoubleType(), "Largest absolute coordinate"),
         _column("reason", StringType(), "Why the rows are unusable; null for points", null=True),
     ]
-    return Table(f"scratch_{id_type}", "A packed block of a run in progress", StructType(columns), ("run_id", "name"))
+    return Table(
+        f"scratch_{id_type}", "A packed block of a run in progress", StructType(columns), ("run_id", "name")
+    )
 
 
 def assignments(id_type: str, n_levels: int) -> Table:

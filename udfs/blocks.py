@@ -71,7 +71,9 @@ def pack(rows: DataFrame, d: int, id_type: str, *, zero_is_bad: bool) -> DataFra
 def quantize(blocks: DataFrame, grid: Grid, d: int, id_type: str) -> DataFrame:
     """Round the vectors of raw blocks to the grid; blocks of unusable rows are left out."""
     usable = blocks.where("reason IS NULL")
-    return usable.mapInArrow(partial(_quantize_partition, grid=grid, d=d, id_type=id_type), block_ddl(id_type))
+    return usable.mapInArrow(
+        partial(_quantize_partition, grid=grid, d=d, id_type=id_type), block_ddl(id_type)
+    )
 
 
 def read_blocks(batches: Iterator[pa.RecordBatch], d: int) -> Iterator[Block]:

@@ -69,7 +69,9 @@ def embed_items(
 def _embed_batch(
     encoder: Encoder, contents: list[Any], kind: str, unit_length: bool
 ) -> list[tuple[NDArray[np.float32] | None, str | None, str | None]]:
-    rows: list[tuple[NDArray[np.float32] | None, str | None, str | None]] = [(None, None, None)] * len(contents)
+    rows: list[tuple[NDArray[np.float32] | None, str | None, str | None]] = [(None, None, None)] * len(
+        contents
+    )
     places, items = [], []
     for place, content in enumerate(contents):
         try:

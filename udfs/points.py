@@ -129,7 +129,9 @@ class DataFramePoints:
             id_type=self.id_type,
         )
         found = self.blocks.mapInArrow(run, f"cluster bigint, key bigint, id {self.id_type}")
-        ranked = found.withColumn("rank", F.row_number().over(Window.partitionBy("cluster").orderBy("key", "id")))
+        ranked = found.withColumn(
+            "rank", F.row_number().over(Window.partitionBy("cluster").orderBy("key", "id"))
+        )
         chosen = ranked.where(F.col("rank") <= size).groupBy("cluster")
         cuts = self._rows(chosen.agg(F.max(F.struct("key", "id")).alias("last"), F.count("*").alias("n")))
         cut = passes.Cut.from_rows(cuts, 1 if centroids is None else len(centroids), self.id_type)
@@ -167,5 +169,3 @@ def small_batches(spark: SparkSession, rows: int = _BATCH_BLOCKS) -> Iterator[No
         yield
     finally:
         conf.set(key, before)
-
-
