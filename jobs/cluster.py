@@ -21,7 +21,7 @@ from ..udfs.points import DataFramePoints, small_batches
 from .inputs import check_inputs, open_embeddings
 from .quarantine import publish_aside
 from .recipe import Cluster, Recipe, semantic
-from .runs import Result, Run, begin, superseded_models
+from .runs import Result, Run, begin
 from .scratch import Scratch
 from .store import Input, Store
 from .vectors import id_type_of, pack_vectors, split_by_key
@@ -106,7 +106,7 @@ def _cluster(
     keyed = split_by_key(source.rows)
     packed = pack_vectors(keyed, source.name, id_type, options.metric, scratch, options.driver_bytes)
     mine = f"name = '{recipe.name}' AND job = '{JOB}'"
-    set_aside = publish_aside(store, packed.aside, recipe.name, JOB, current, mine)
+    set_aside = publish_aside(store, packed.aside, packed.n_aside, recipe.name, JOB, current, mine)
     points = packed.points
     with small_batches(store.spark):
         points.blocks.count()  # fills the scratch, so that the raw blocks can go
@@ -199,7 +199,7 @@ def _finish(
     store: Store, recipe: Recipe, source: Input, current: Run, levels: Levels, set_aside: dict[str, int]
 ) -> Result:
     model_id = _model_id(recipe, current)
-    old = superseded_models(store, recipe.name, JOB, model_id)
+    old = [model for model in current.superseded_models if model != model_id]
     tables = [store.table("assignments"), store.table(CENTROIDS.name)]
     if old:
         for table in tables:

@@ -75,10 +75,14 @@ def _embed(store: Store, recipe: Recipe, source: Input, current: Run) -> Result:
     table = store.table("embeddings")
     table.create(embeddings(id_type))
     reasons = ", ".join(map(repr, _KEY_REASONS))
-    publish_aside(store, keyed.aside, recipe.name, JOB, current, f"{_ASIDE} AND reason IN ({reasons})")
-    spec = _encoder(store, recipe, keyed.rows)
-    _forget_others(store, table, keyed.rows, spec.encoder_id)
-    todo = _todo(store, table, keyed.rows)
+    publish_aside(
+        store, keyed.aside, keyed.n_aside, recipe.name, JOB, current, f"{_ASIDE} AND reason IN ({reasons})"
+    )
+    spec = _encoder(store, recipe, keyed.rows, current)
+    todo = keyed.rows
+    if not table.read().isEmpty() or current.history:  # else there is nothing to forget and nothing done
+        _forget_others(store, table, keyed.rows, spec.encoder_id)
+        todo = _todo(store, table, keyed.rows)
     n_todo = todo.count()
     _embed_slices(store, recipe, todo, n_todo, spec, id_type, current)
     if source.has_changed():
@@ -92,7 +96,7 @@ def _embed(store: Store, recipe: Recipe, source: Input, current: Run) -> Result:
     )
 
 
-def _encoder(store: Store, recipe: Recipe, rows: DataFrame) -> EncoderSpec:
+def _encoder(store: Store, recipe: Recipe, rows: DataFrame, current: Run) -> EncoderSpec:
     """The recipe's encoder: the one stored before, or one fitted now on a sample and stored."""
     options = recipe.embed
     table = store.table(ENCODERS.name)
@@ -105,7 +109,7 @@ def _encoder(store: Store, recipe: Recipe, rows: DataFrame) -> EncoderSpec:
         return EncoderSpec(row["name"], json.loads(row["params"]), state, row["revision"])
     spec = fit(options.encoder, options.params, _fit_sample(recipe, rows), options.seed)
     stored = (spec.encoder_id, wanted, spec.name, json.dumps(spec.params), spec.revision, spec.state)
-    table.upsert(store.spark.createDataFrame([stored], ENCODERS.schema), ENCODERS.key)
+    table.append(store.spark.createDataFrame([stored], ENCODERS.schema), current.commit("encoder"))
     return spec
 
 
@@ -191,4 +195,5 @@ def _publish(store: Store, rows: DataFrame, encoder_id: str, name: str, current:
     )
     store.table("embeddings").append(good, current.commit(step))
     bad = rows.where("reason IS NOT NULL").withColumn("id", F.col("id").cast("string"))
-    store.table(QUARANTINE.name).append(quarantine_rows(bad, name, JOB), current.commit(step))
+    if not bad.isEmpty():
+        store.table(QUARANTINE.name).append(quarantine_rows(bad, name, JOB), current.commit(step))

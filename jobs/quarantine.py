@@ -11,13 +11,14 @@ from .vectors import quarantine_rows
 
 
 def publish_aside(
-    store: Store, aside: DataFrame, name: str, job: str, current: Run, where: str
+    store: Store, aside: DataFrame, n_aside: int, name: str, job: str, current: Run, where: str
 ) -> dict[str, int]:
     """Put the rows that a job set aside into quarantine, in the place of those of its earlier run.
 
     Args:
         store: Where the table is.
         aside: Columns id (string), content_hash, reason, detail.
+        n_aside: How many they are; a table that has none and gets none is not written.
         name: The recipe's name.
         job: The job.
         current: Its run.
@@ -28,7 +29,8 @@ def publish_aside(
     """
     table = store.table(QUARANTINE.name)
     table.create(QUARANTINE)
-    table.replace(quarantine_rows(aside, name, job), where, current.commit("aside"))
+    if n_aside or count_aside(table, where):
+        table.replace(quarantine_rows(aside, name, job), where, current.commit("aside"))
     return count_aside(table, where)
 
 

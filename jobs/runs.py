@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 from uuid import uuid4
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from .. import __version__
@@ -51,11 +52,14 @@ class Result:
 
 @dataclass
 class Run:
-    """A job's run in progress; `finished` is the earlier result where there is nothing to do."""
+    """A job's run in progress; `finished` is the earlier result where there is nothing to do.
+
+    `history` has the rows of the runs before, the latest first.
+    """
 
     table: DeltaTable
     row: dict[str, Any]
-    resumed: bool = False
+    history: list[dict[str, Any]]
     finished: Result | None = None
 
     @property
@@ -90,14 +94,22 @@ class Run:
             "outputs": dict(outputs),
             "metrics": dict(metrics or {}),
         }
-        self._save()
+        self.table.upsert(self.frame(), RUNS.key)
         result = _result(self.row, unchanged=False)
         logger.info("%s", result)
         return result
 
-    def _save(self) -> None:
-        frame = self.table.spark.createDataFrame([self.row], RUNS.schema)
-        self.table.upsert(frame, RUNS.key)
+    @property
+    def superseded_models(self) -> list[str]:
+        """Trees that earlier runs of this name and job made."""
+        mine = self.row["outputs"].get("model_id")
+        return sorted(
+            {row["outputs"]["model_id"] for row in self.history if "model_id" in row["outputs"]} - {mine}
+        )
+
+    def frame(self) -> DataFrame:
+        """The run's row, for the table of runs."""
+        return self.table.spark.createDataFrame([self.row], RUNS.schema)
 
 
 def check_rows(job: str, rows_in: int, rows_out: int, set_aside: Mapping[str, int]) -> None:
@@ -142,39 +154,31 @@ def begin(
     """
     table = store.table(RUNS.name)
     table.create(RUNS)
-    before = last_run(store, None if incremental else name, job)
+    runs = history(store, None if incremental else name, job)
+    before = runs[0] if runs else None
     digest = config_hash(config)
     same_config = before is not None and before["config_hash"] == digest
     if before is not None and same_config and before["inputs"] == dict(inputs):
         done = _result(before, unchanged=True) if before["status"] == "finished" else None
         if done is None:
             logger.info("%s: resuming the run of %s", job, before["started"])
-        return Run(table, before, resumed=True, finished=done)
+        return Run(table, before, runs, finished=done)
     if before is not None and not fresh and not (incremental and same_config):
         raise ResumeError(_refusal(job, before, config, inputs, "work" if incremental else "name"))
-    run = Run(table, _new_row(name, job, config, digest, inputs))
-    run._save()
+    run = Run(table, _new_row(name, job, config, digest, inputs), runs)
+    table.append(run.frame(), run.commit("started"))
     return run
 
 
-def last_run(store: Store, name: str | None, job: str) -> dict[str, Any] | None:
-    """The latest run of a job under a recipe's name (or any name), or None."""
+def history(store: Store, name: str | None, job: str) -> list[dict[str, Any]]:
+    """The runs of a job under a recipe's name (or any name), the latest first."""
     table = store.table(RUNS.name)
     if not table.exists():
-        return None
+        return []
     rows = table.read().where(F.col("job") == job)
     rows = rows.where(F.col("name") == name) if name is not None else rows
-    found = rows.orderBy(F.desc("started"), "run_id").limit(1).collect()
-    return found[0].asDict() if found else None
-
-
-def superseded_models(store: Store, name: str, job: str, model_id: str) -> list[str]:
-    """Trees that finished runs of this name made before `model_id`, each once."""
-    rows = store.table(RUNS.name).read().where((F.col("name") == name) & (F.col("job") == job))
-    found = (
-        rows.where("status = 'finished'").select(F.col("outputs")["model_id"].alias("model_id")).distinct()
-    )
-    return sorted(row["model_id"] for row in found.collect() if row["model_id"] not in (None, model_id))
+    found = [row.asDict() for row in rows.collect()]
+    return sorted(found, key=lambda row: (row["started"], row["run_id"]), reverse=True)
 
 
 def _new_row(

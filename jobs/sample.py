@@ -17,7 +17,7 @@ from ..schemas.tables import CENTROIDS, QUOTAS, curated
 from . import cluster, embed
 from .inputs import check_inputs, open_embeddings, open_source
 from .recipe import Recipe, Sample, semantic
-from .runs import Result, Run, begin, last_run, superseded_models
+from .runs import Result, Run, begin, history
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -50,12 +50,12 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
     if keep:
         check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
-    tree = last_run(store, recipe.name, cluster.JOB)
-    if tree is None or tree["status"] != "finished":
+    trees = history(store, recipe.name, cluster.JOB)
+    if not trees or trees[0]["status"] != "finished":
         raise LakestrataError(
             f"{recipe.work}: there is no finished tree of {recipe.name!r}: run cluster first."
         )
-    model_id = tree["outputs"]["model_id"]
+    model_id = trees[0]["outputs"]["model_id"]
     config = {"sample": semantic(options), "keep": keep}
     current = begin(store, recipe.name, JOB, config, {"tree": model_id}, fresh=fresh)
     if current.finished:
@@ -78,7 +78,7 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
     table.create(QUOTAS)
     shares = store.spark.createDataFrame(_quota_rows(quotas, options, model_id), QUOTAS.schema)
     table.replace(shares, mine, current.commit("quotas"))
-    rows = _choose(store, options, model_id, table.read().where(mine))
+    rows = _choose(store, options, model_id, table.read().where(mine), len(quotas))
     kept: list[StructField] = []
     if _kept_columns(recipe):
         columns = _kept_values(store, recipe, rows)
@@ -88,7 +88,7 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
     id_type = rows.schema["id"].dataType.simpleString()
     found.create(curated(id_type, len(quotas), kept))
     found.replace(rows, mine, current.commit("curated"))
-    old = superseded_models(store, recipe.name, JOB, model_id)
+    old = [model for model in current.superseded_models if model != model_id]
     if old:
         gone = f"model_id IN ({', '.join(map(repr, old))})"
         table.delete(gone)
@@ -134,13 +134,14 @@ def _quota_rows(quotas: Sequence[Quotas], options: Sample, model_id: str) -> lis
     return rows
 
 
-def _choose(store: Store, options: Sample, model_id: str, shares: DataFrame) -> DataFrame:
+def _choose(store: Store, options: Sample, model_id: str, shares: DataFrame, n_levels: int) -> DataFrame:
     """Rows of the curated table, before the source's columns: each leaf's quota of its best-ranked items."""
     leaves = shares.where("level = 1 AND quota > 0").select(
         F.col("cluster_id").alias("level_1"), "items", "quota", "expected_quota"
     )
     tree = store.table("assignments").read().where(F.col("model_id") == model_id)
-    tree = tree.drop(*[c for c in tree.columns if c.startswith("level_") and c not in _levels(shares)])
+    own = {f"level_{t}" for t in range(1, n_levels + 1)}  # the table may hold taller trees
+    tree = tree.drop(*[c for c in tree.columns if c.startswith("level_") and c not in own])
     key = F.col("distance") if options.strategy == "closest" else F.xxhash64("id", F.lit(options.seed))
     rank = F.row_number().over(Window.partitionBy("level_1").orderBy(key, "id"))
     ranked = tree.join(F.broadcast(leaves), "level_1").withColumn("rank", rank)
@@ -153,18 +154,12 @@ def _choose(store: Store, options: Sample, model_id: str, shares: DataFrame) -> 
     return chosen.where("copies > 0").drop("distance", "items", "quota", "expected_quota", "rank")
 
 
-def _levels(shares: DataFrame) -> set[str]:
-    """Columns of the levels that this tree has; the table may hold taller ones."""
-    top = shares.agg(F.max("level")).collect()[0][0]
-    return {f"level_{t}" for t in range(1, top + 1)}
-
-
 def _kept_values(store: Store, recipe: Recipe, chosen: DataFrame) -> DataFrame:
     """Columns id and those to keep, of the chosen items: from the version of the source that was read."""
     job = embed.JOB if recipe.source else cluster.JOB
     name = recipe.source.table if recipe.source else str(recipe.embeddings and recipe.embeddings.table)
-    reader = last_run(store, None if recipe.source else recipe.name, job)
-    version = reader["inputs"].get(name) if reader else None
+    readers = history(store, None if recipe.source else recipe.name, job)
+    version = readers[0]["inputs"].get(name) if readers else None
     pinned = version if version and version.startswith("version") else None
     opened = open_source if recipe.source else open_embeddings
     rows = opened(store.spark, recipe, pinned).rows

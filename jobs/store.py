@@ -89,7 +89,10 @@ class DeltaTable:
     def exists(self) -> bool:
         """Whether the table is there and is Delta's."""
         try:
-            self.version()
+            if self.is_path:  # many times quicker than asking for the history, which a view needs
+                _ = self.read().schema
+            else:
+                self.version()
         except PySparkException as error:
             if any(code in str(error) for code in _MISSING + _NOT_DELTA):
                 return False

@@ -35,10 +35,12 @@ class Keyed:
     Attributes:
         rows: One row an id.
         aside: Columns id (string), content_hash, reason, detail.
+        n_aside: How many they are.
     """
 
     rows: DataFrame
     aside: DataFrame
+    n_aside: int
 
 
 def split_by_key(rows: DataFrame) -> Keyed:
@@ -49,11 +51,16 @@ def split_by_key(rows: DataFrame) -> Keyed:
     """
     null = rows.where("id IS NULL")
     keyed = rows.where("id IS NOT NULL")
-    repeated = keyed.groupBy("id").count().where("count > 1").select("id")
-    if repeated.isEmpty():
+    counts = rows.groupBy("id").count().where("id IS NULL OR count > 1")
+    n_null, n_losers = counts.agg(
+        F.coalesce(F.sum(F.expr("CASE WHEN id IS NULL THEN count END")), F.lit(0)),
+        F.coalesce(F.sum(F.expr("CASE WHEN id IS NOT NULL THEN count - 1 END")), F.lit(0)),
+    ).collect()[0]
+    if not n_losers:
         unique, losers = keyed, keyed.limit(0)
     else:
         order = Window.partitionBy("id").orderBy("content_hash")
+        repeated = counts.where("id IS NOT NULL").select("id")
         ranked = keyed.join(repeated, "id", "left_semi").withColumn("rank", F.row_number().over(order))
         winners = ranked.where("rank = 1").drop("rank").select(*keyed.columns)
         unique = keyed.join(repeated, "id", "left_anti").select(*keyed.columns).unionByName(winners)
@@ -61,7 +68,7 @@ def split_by_key(rows: DataFrame) -> Keyed:
     aside = _aside(null, "null_id", "the key is null").unionByName(
         _aside(losers, "duplicate_id", "another row with this key has a smaller content hash")
     )
-    return Keyed(unique, aside)
+    return Keyed(unique, aside, n_null + n_losers)
 
 
 def _aside(rows: DataFrame, reason: str, detail: str) -> DataFrame:
@@ -99,10 +106,12 @@ class Packed:
     Attributes:
         points: The usable vectors on the grid.
         aside: Unusable rows: id (string), content_hash, reason, detail.
+        n_aside: How many they are.
     """
 
     points: DataFramePoints
     aside: DataFrame
+    n_aside: int
 
 
 def pack_vectors(
@@ -115,10 +124,11 @@ def pack_vectors(
     """
     d = dimension_of(keyed.rows, name)
     raw = scratch.keep(pack(keyed.rows, d, id_type, zero_is_bad=metric == "cosine"), "raw")
-    summary = raw.where("reason IS NULL").agg(
-        F.sum(F.size("ids")).alias("n"), F.max("largest").alias("largest")
+    usable, n_ids = F.col("reason").isNull(), F.size("ids")
+    summary = raw.agg(
+        F.sum(F.when(usable, n_ids)), F.max("largest"), F.sum(F.when(usable, 0).otherwise(n_ids))
     )
-    n, largest = summary.collect()[0]
+    n, largest, n_bad = summary.collect()[0]
     if not n:
         raise LakestrataError(
             f"{name}: no embedding is usable: all are null, not finite or (for cosine) zero."
@@ -132,4 +142,4 @@ def pack_vectors(
     aside = hashes.select(
         F.col("id").cast("string").alias("id"), "content_hash", "reason", detail.alias("detail")
     )
-    return Packed(points, keyed.aside.unionByName(aside))
+    return Packed(points, keyed.aside.unionByName(aside), keyed.n_aside + n_bad)

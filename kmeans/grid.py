@@ -67,7 +67,7 @@ class Grid:
         """
         if self.metric == "cosine":
             return self.unit(x)
-        return np.rint(np.ldexp(x.astype(np.float64), -self.exponent)).astype(np.float32)
+        return _whole(np.ldexp(x.astype(np.float64), -self.exponent))
 
     def unit(self, x: FloatArray) -> NDArray[np.float32]:
         """Scale vectors to unit length, on the grid; zero vectors stay zero.
@@ -86,7 +86,7 @@ class Grid:
         rows = np.rint(np.ldexp(x, self.bits - exponents))
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
         lengths[lengths == 0] = 1.0
-        return np.rint(np.ldexp(rows / lengths, self.bits)).astype(np.float32)
+        return _whole(np.ldexp(rows / lengths, self.bits))
 
     def mean(self, sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
         """Centroids from exact sums, rounded to the grid (for cosine: the mean direction).
@@ -100,7 +100,7 @@ class Grid:
         """
         if self.metric == "cosine":
             return self.unit(sums)
-        return np.rint(sums / counts[:, None]).astype(np.float32)
+        return _whole(sums / counts[:, None])
 
     def to_float(self, steps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Steps back to the units of the data; exact, since float32 holds 24 bits."""
@@ -109,3 +109,8 @@ class Grid:
     def distance(self, squared_steps: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distances in the units of the data from squared distances in steps."""
         return np.ldexp(np.sqrt(squared_steps), self.exponent)
+
+
+def _whole(steps: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Round to whole steps; + 0.0 turns -0.0 into 0.0, so that equal vectors have equal bytes."""
+    return (np.rint(steps) + 0.0).astype(np.float32)

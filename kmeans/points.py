@@ -17,6 +17,8 @@ from .partial import Partial
 
 Ids = NDArray[Any]  # int64, or str objects
 Strategy = Literal["closest", "random"]
+# Vectors that one search for far points gives: they meet on the driver, and all points must stop at the same number.
+MOST_FARTHEST = 1024
 
 
 class Points(Protocol):
@@ -45,7 +47,10 @@ class Points(Protocol):
         ...
 
     def farthest(self, centroids: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-        """Up to `size` distinct points that lie farthest from their centroids, farthest first, none at distance 0."""
+        """Up to `size` distinct points that lie farthest from their centroids, farthest first, none at distance 0.
+
+        One search gives at most `MOST_FARTHEST`.
+        """
         ...
 
 
@@ -90,7 +95,7 @@ class ArrayPoints:
     def farthest(self, centroids: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         """See `Points.farthest`."""
         _, squared = Centroids(centroids).nearest(self.x)
-        return self.x[farthest_rows(self.x, squared, self.ids, size)]
+        return self.x[farthest_rows(self.x, squared, self.ids, min(size, MOST_FARTHEST))]
 
     def _take(self, rows: NDArray[np.intp]) -> ArrayPoints:
         return ArrayPoints(self.x[rows], self.ids[rows], self.grid)
@@ -120,10 +125,10 @@ def farthest_rows(
     chosen: list[int] = []
     seen: set[bytes] = set()
     for row in rows:
+        if len(chosen) == size:
+            break
         vector = x[row].tobytes()
         if vector not in seen:
             seen.add(vector)
             chosen.append(row)
-        if len(chosen) == size:
-            break
     return np.array(chosen, dtype=np.intp)

@@ -1,0 +1,78 @@
+"""Greedy k-means++: distinct points, exact draws, and the distribution it should have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import kmeans_plusplus as sklearn_plusplus
+
+from lakestrata.kmeans import seeding
+from lakestrata.kmeans.grid import Grid
+from lakestrata.kmeans.points import ArrayPoints
+from lakestrata.kmeans.seeding import kmeans_plusplus, seed_centroids
+
+GRID = Grid(exponent=0, bits=20)
+
+
+def seeding_cost(x, rows):
+    return ((x[:, None].astype(np.float64) - x[rows][None]) ** 2).sum(axis=2).min(axis=1).sum()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**32))
+def test_never_picks_the_same_vector_twice(n, d, spread, seed):
+    x = np.random.default_rng(seed).integers(0, spread, (n, d), endpoint=True).astype(np.float32)
+    distinct = len(np.unique(x, axis=0))
+    for k in {1, max(1, distinct - 1), distinct, distinct + 5}:
+        rows = kmeans_plusplus(x, k, seed)
+        assert len(rows) == len(np.unique(x[rows], axis=0)) == min(k, distinct)
+
+
+def test_finds_the_few_that_differ_among_many_that_do_not():
+    x = np.zeros((20_000, 2), np.float32)
+    x[[17, 4000, 19_999]] = [[0, 1], [1, 0], [2**20, -(2**20)]]
+    rows = kmeans_plusplus(x, 10, seed=3)
+    assert {17, 4000, 19_999} < set(rows.tolist())
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("far", [2**20, 2**19 + 1])
+def test_a_step_apart_at_the_edge_of_the_grid_is_still_distinct(far):
+    x = np.full((500, 2048), far, np.float32)
+    x[np.arange(1, 500), np.arange(1, 500)] -= 1
+    x[0] = -far
+    assert len(np.unique(x[kmeans_plusplus(x, 500, seed=0)], axis=0)) == 500
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_centre_a_blob_where_blobs_lie_far_apart(seed):
+    rng = np.random.default_rng(seed)
+    blob = rng.integers(0, 12, 3000)
+    x = (blob[:, None] * 50_000 + rng.integers(-20, 20, (3000, 2))).astype(np.float32)
+    assert sorted(blob[kmeans_plusplus(x, 12, seed)].tolist()) == list(range(12))
+
+
+def test_costs_like_the_greedy_seeding_of_scikit_learn():
+    x = np.random.default_rng(0).integers(-(2**15), 2**15, (600, 5)).astype(np.float32)
+    ours = np.mean([seeding_cost(x, kmeans_plusplus(x, 30, seed)) for seed in range(40)])
+    theirs = np.mean([seeding_cost(x, sklearn_plusplus(x, 30, random_state=seed)[1]) for seed in range(40)])
+    assert ours == pytest.approx(theirs, rel=0.02)
+
+
+def test_depends_on_the_seed_and_on_nothing_else():
+    x = np.random.default_rng(0).integers(-1000, 1000, (300, 3)).astype(np.float32)
+    first = kmeans_plusplus(x, 20, 5)
+    np.testing.assert_array_equal(kmeans_plusplus(np.asfortranarray(x), 20, 5), first)
+    assert not np.array_equal(kmeans_plusplus(x, 20, 6), first)
+
+
+def test_seeds_are_drawn_from_a_sample(monkeypatch):
+    monkeypatch.setattr(seeding, "_SAMPLE_COORDINATES", 1)
+    x = np.random.default_rng(0).integers(-1000, 1000, (500, 2)).astype(np.float32)
+    points = ArrayPoints(x, np.arange(500), GRID)
+    sample = {tuple(row) for row in points.sample(8 * 10, seed=4).x.tolist()}
+    chosen = {tuple(row) for row in seed_centroids(points, 10, seed=4).tolist()}
+    assert len(chosen) == 10
+    assert chosen <= sample
