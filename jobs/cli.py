@@ -29,9 +29,7 @@ app = typer.Typer(
 
 Config = Annotated[
     str,
-    typer.Option(
-        "--config", "-c", help="A recipe: path of a YAML file, or the name of one that comes along."
-    ),
+    typer.Option("--config", "-c", help="A recipe: path of a YAML file, or the name of one that comes along."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -39,9 +37,7 @@ Settings = Annotated[
 ]
 Fresh = Annotated[
     bool,
-    typer.Option(
-        "--fresh", help="Where the recipe or its input changed: start anew, replacing what is there."
-    ),
+    typer.Option("--fresh", help="Where the recipe or its input changed: start anew, replacing what is there."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 
@@ -102,9 +98,7 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] 
 
 @app.command("import-npy")
 def import_npy(
-    file: Annotated[
-        str, typer.Argument(help="A .npy file of vectors, shape (n, d), that all workers can read.")
-    ],
+    file: Annotated[str, typer.Argument(help="A .npy file of vectors, shape (n, d), that all workers can read.")],
     table: Annotated[str, typer.Argument(help="The Delta table to make: a name, or a path.")],
 ) -> None:
     """Import vectors from a .npy file into a Delta table with columns id (the row number) and embedding."""

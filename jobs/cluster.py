@@ -89,19 +89,14 @@ def level_specs(options: Cluster, n: int) -> list[LevelSpec]:
     members = auto if resampling.sizes == "auto" else resampling.sizes
     if len(members) != len(clusters):
         raise ConfigurationError(
-            [
-                f"cluster.resampling: {len(members)} sizes for {len(clusters)} levels: name one a level, or auto."
-            ]
+            [f"cluster.resampling: {len(members)} sizes for {len(clusters)} levels: name one a level, or auto."]
         )
     return [
-        LevelSpec(k, resampling.rounds, size, resampling.strategy)
-        for k, size in zip(clusters, members, strict=True)
+        LevelSpec(k, resampling.rounds, size, resampling.strategy) for k, size in zip(clusters, members, strict=True)
     ]
 
 
-def _cluster(
-    store: Store, recipe: Recipe, source: Input, current: Run, scratch: Scratch, id_type: str
-) -> Result:
+def _cluster(store: Store, recipe: Recipe, source: Input, current: Run, scratch: Scratch, id_type: str) -> Result:
     options = recipe.cluster
     keyed = split_by_key(source.rows)
     packed = pack_vectors(keyed, source.name, id_type, options.metric, scratch, options.driver_bytes)
@@ -114,9 +109,7 @@ def _cluster(
         levels = _fit(store, points, options, current)
         _publish(store, points, levels, _model_id(recipe, current), id_type, current)
     if source.has_changed():
-        raise LakestrataError(
-            f"{source.name}: its rows changed while they were clustered: run the job again."
-        )
+        raise LakestrataError(f"{source.name}: its rows changed while they were clustered: run the job again.")
     return _finish(store, recipe, source, current, levels, set_aside)
 
 
@@ -133,10 +126,7 @@ def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) 
     further = build(items, specs, seed=options.seed, max_iter=options.max_iter, tol=options.tol, done=levels)
     for centroids in further:
         levels.append(centroids)
-        rows = [
-            (current.run_id, len(levels), cluster, vector.tolist())
-            for cluster, vector in enumerate(centroids)
-        ]
+        rows = [(current.run_id, len(levels), cluster, vector.tolist()) for cluster, vector in enumerate(centroids)]
         frame = store.spark.createDataFrame(rows, CHECKPOINTS.schema)
         table.append(frame, current.commit(f"level-{len(levels)}"))
     return levels
@@ -158,9 +148,7 @@ def _model_id(recipe: Recipe, current: Run) -> str:
     return sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _publish(
-    store: Store, points: DataFramePoints, levels: Levels, model_id: str, id_type: str, current: Run
-) -> None:
+def _publish(store: Store, points: DataFramePoints, levels: Levels, model_id: str, id_type: str, current: Run) -> None:
     above = parents(levels)
     mine = f"model_id = '{model_id}'"
     table = store.table("assignments")

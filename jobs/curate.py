@@ -26,9 +26,7 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> list[Res
         LakestrataError: As the jobs do.
     """
     if recipe.sample is None:
-        raise ConfigurationError(
-            ["sample: missing: say how many items to take, as in --set sample.size=10000."]
-        )
+        raise ConfigurationError(["sample: missing: say how many items to take, as in --set sample.size=10000."])
     check_inputs(spark, recipe)
     jobs = (embed, cluster, sample) if recipe.source else (cluster, sample)
     return [job.run(spark, recipe, fresh=fresh) for job in jobs]

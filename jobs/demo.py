@@ -95,16 +95,12 @@ def _report(
     counts = Grid("digit", *map(str, range(10)), "evenness", box=None, pad_edge=False)
     for name, part in (("in the lake", labels), ("curated", labels[chosen])):
         counts.add_row(name, *map(str, np.bincount(part, minlength=10)), f"{evenness(part):.3f}")
-    console.print(
-        counts, "(evenness: 1 is even; the labels serve this print only)", sep="\n", highlight=False
-    )
+    console.print(counts, "(evenness: 1 is even; the labels serve this print only)", sep="\n", highlight=False)
     for name in ("embeddings", "assignments", "centroids", "curated", "quotas", "runs"):
         console.print(f"{name:12}{store.table(name).name}", highlight=False)
     console.print(f"{'picture':12}{picture.resolve()}", highlight=False)
     console.print("next:       lakestrata demo --set sample.size=400 --fresh", highlight=False)
-    console.print(
-        "            lakestrata recipes images > mine.yaml, then lakestrata curate --config mine.yaml"
-    )
+    console.print("            lakestrata recipes images > mine.yaml, then lakestrata curate --config mine.yaml")
 
 
 def _draw(labels: NDArray[np.int64], chosen: NDArray[np.bool_], path: Path) -> None:

@@ -49,9 +49,7 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
         LakestrataError: If the encoder cannot be loaded.
     """
     if recipe.source is None:
-        raise ConfigurationError(
-            ["source: missing: this recipe brings embeddings, there is nothing to embed."]
-        )
+        raise ConfigurationError(["source: missing: this recipe brings embeddings, there is nothing to embed."])
     check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
     source = open_source(spark, recipe)
@@ -75,9 +73,7 @@ def _embed(store: Store, recipe: Recipe, source: Input, current: Run) -> Result:
     table = store.table("embeddings")
     table.create(embeddings(id_type))
     reasons = ", ".join(map(repr, _KEY_REASONS))
-    publish_aside(
-        store, keyed.aside, keyed.n_aside, recipe.name, JOB, current, f"{_ASIDE} AND reason IN ({reasons})"
-    )
+    publish_aside(store, keyed.aside, keyed.n_aside, recipe.name, JOB, current, f"{_ASIDE} AND reason IN ({reasons})")
     spec = _encoder(store, recipe, keyed.rows, current)
     todo = keyed.rows
     if not table.read().isEmpty() or current.history:  # else there is nothing to forget and nothing done
@@ -155,9 +151,7 @@ def _todo(store: Store, table: DeltaTable, rows: DataFrame) -> DataFrame:
     id_type = rows.schema["id"].dataType
     tried = _tried(store.table(QUARANTINE.name)).select(F.col("id").cast(id_type).alias("id"), "content_hash")
     done = table.read().select("id", "content_hash")
-    return rows.join(done, ["id", "content_hash"], "left_anti").join(
-        tried, ["id", "content_hash"], "left_anti"
-    )
+    return rows.join(done, ["id", "content_hash"], "left_anti").join(tried, ["id", "content_hash"], "left_anti")
 
 
 def _embed_slices(
@@ -190,9 +184,7 @@ def _embed_slices(
 
 
 def _publish(store: Store, rows: DataFrame, encoder_id: str, name: str, current: Run, step: str) -> None:
-    good = rows.where("reason IS NULL").select(
-        "id", "embedding", "content_hash", F.lit(encoder_id).alias("encoder_id")
-    )
+    good = rows.where("reason IS NULL").select("id", "embedding", "content_hash", F.lit(encoder_id).alias("encoder_id"))
     store.table("embeddings").append(good, current.commit(step))
     bad = rows.where("reason IS NOT NULL").withColumn("id", F.col("id").cast("string"))
     if not bad.isEmpty():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, DataType, StringType
 
@@ -48,19 +48,17 @@ def _is_key(kind: DataType) -> bool:
     return id_type_of(kind) is not None
 
 
-def _content_types(kind: str) -> tuple[str, object]:
+def _content_types(kind: str) -> tuple[str, Callable[[DataType], bool]]:
     if kind == "image":
-        return "binary (the file's bytes) or string (its path or URI)", lambda t: isinstance(
-            t, BinaryType | StringType
-        )
+        return "binary (the file's bytes) or string (its path or URI)", lambda t: isinstance(t, BinaryType | StringType)
     return "string", lambda t: isinstance(t, BinaryType | StringType)
 
 
-def _check_column(rows: DataFrame, key: str, column: str, wanted: str, fits: object) -> list[str]:
+def _check_column(rows: DataFrame, key: str, column: str, wanted: str, fits: Callable[[DataType], bool]) -> list[str]:
     types = {field.name: field.dataType for field in rows.schema.fields}
     if column not in types:
         return [f"{key}: the table has no column {column!r} (it has: {', '.join(types)})."]
-    if not fits(types[column]):  # type: ignore[operator]
+    if not fits(types[column]):
         return [f"{key}: column {column!r} is {types[column].simpleString()}; it should be {wanted}."]
     return []
 
@@ -78,9 +76,7 @@ def _check_where(rows: DataFrame, section: str, where: str | None) -> list[str]:
 def open_source(spark: SparkSession, recipe: Recipe, version: str | None = None) -> Input:
     """The items: columns id, content, content_hash (SHA-256) and those of `keep`."""
     if recipe.source is None:
-        raise ConfigurationError(
-            ["source: missing: this recipe brings embeddings, there is nothing to embed."]
-        )
+        raise ConfigurationError(["source: missing: this recipe brings embeddings, there is nothing to embed."])
     source = recipe.source
     found = open_input(spark, source.table, version, source.where)
     content = F.col(f"`{source.content}`")
@@ -118,10 +114,10 @@ def open_embeddings(spark: SparkSession, recipe: Recipe, version: str | None = N
     return Input(found.name, rows, found.version)
 
 
-def _key(rows: DataFrame, column: str) -> object:
+def _key(rows: DataFrame, column: str) -> Column:
     kind = id_type_of(rows.schema[column].dataType)
     return F.col(f"`{column}`").cast(str(kind)).alias("id")
 
 
-def _kept(columns: Sequence[str]) -> list[object]:
+def _kept(columns: Sequence[str]) -> list[Column]:
     return [F.col(f"`{column}`").alias(column) for column in columns]

@@ -36,6 +36,4 @@ def publish_aside(
 
 def count_aside(table: DeltaTable, where: str) -> dict[str, int]:
     """Rows in quarantine that meet a condition, by reason."""
-    return {
-        row["reason"]: row["count"] for row in table.read().where(where).groupBy("reason").count().collect()
-    }
+    return {row["reason"]: row["count"] for row in table.read().where(where).groupBy("reason").count().collect()}

@@ -213,9 +213,7 @@ def _read_yaml(config: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigurationError([f"{config}: not YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(values, dict):
-        raise ConfigurationError(
-            [f"{config}: a recipe is a mapping of keys to values, as in conf/demo.yaml."]
-        )
+        raise ConfigurationError([f"{config}: a recipe is a mapping of keys to values, as in conf/demo.yaml."])
     return values
 
 
@@ -243,9 +241,7 @@ def _apply(values: dict[str, Any], setting: str) -> str | None:
 def _explain(config: str, values: Any, error: dict[str, Any]) -> str:
     """One line for one pydantic error."""
     # Parts such as "list[constrained-int]" name branches of a union, not keys.
-    location = [
-        str(part) for part in error["loc"] if not str(part).startswith(("list[", "literal[", "function-"))
-    ]
+    location = [str(part) for part in error["loc"] if not str(part).startswith(("list[", "literal[", "function-"))]
     where = f"{config}: {'.'.join(location)}: " if location else f"{config}: "
     if error["type"] == "extra_forbidden":
         return where + "unknown key" + _suggest(location)

@@ -103,9 +103,7 @@ class Run:
     def superseded_models(self) -> list[str]:
         """Trees that earlier runs of this name and job made."""
         mine = self.row["outputs"].get("model_id")
-        return sorted(
-            {row["outputs"]["model_id"] for row in self.history if "model_id" in row["outputs"]} - {mine}
-        )
+        return sorted({row["outputs"]["model_id"] for row in self.history if "model_id" in row["outputs"]} - {mine})
 
     def frame(self) -> DataFrame:
         """The run's row, for the table of runs."""
@@ -181,9 +179,7 @@ def history(store: Store, name: str | None, job: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["started"], row["run_id"]), reverse=True)
 
 
-def _new_row(
-    name: str, job: str, config: Mapping[str, Any], digest: str, inputs: Mapping[str, str]
-) -> dict[str, Any]:
+def _new_row(name: str, job: str, config: Mapping[str, Any], digest: str, inputs: Mapping[str, str]) -> dict[str, Any]:
     return {
         "run_id": uuid4().hex,
         "name": name,
@@ -233,10 +229,10 @@ def _refusal(
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
+    state = "was begun" if before["status"] == "started" else "was done"
     return (
-        f"{job} of {before['name']!r} {'was begun' if before['status'] == 'started' else 'was done'} with another recipe or "
-        f"input: {'; '.join(changes)}. To start anew, add --fresh (it replaces what is there) or choose another {other} "
-        f"(--set {other}=...)."
+        f"{job} of {before['name']!r} {state} with another recipe or input: {'; '.join(changes)}. To start anew, "
+        f"add --fresh (it replaces what is there) or choose another {other} (--set {other}=...)."
     )
 
 

@@ -43,18 +43,14 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
     """
     options = recipe.sample
     if options is None:
-        raise ConfigurationError(
-            ["sample: missing: say how many items to take, as in --set sample.size=10000."]
-        )
+        raise ConfigurationError(["sample: missing: say how many items to take, as in --set sample.size=10000."])
     keep = _kept_columns(recipe)
     if keep:
         check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
     trees = history(store, recipe.name, cluster.JOB)
     if not trees or trees[0]["status"] != "finished":
-        raise LakestrataError(
-            f"{recipe.work}: there is no finished tree of {recipe.name!r}: run cluster first."
-        )
+        raise LakestrataError(f"{recipe.work}: there is no finished tree of {recipe.name!r}: run cluster first.")
     model_id = trees[0]["outputs"]["model_id"]
     config = {"sample": semantic(options), "keep": keep}
     current = begin(store, recipe.name, JOB, config, {"tree": model_id}, fresh=fresh)
@@ -93,9 +89,7 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
         gone = f"model_id IN ({', '.join(map(repr, old))})"
         table.delete(gone)
         found.delete(gone)
-    chosen = (
-        found.read().where(mine).agg(F.count("*").alias("n"), F.sum("copies").alias("copies")).collect()[0]
-    )
+    chosen = found.read().where(mine).agg(F.count("*").alias("n"), F.sum("copies").alias("copies")).collect()[0]
     not_chosen = int(np.maximum(quotas[0].sizes - quotas[0].quota, 0).sum())
     return current.finish(
         rows_in=n_items,
@@ -108,9 +102,7 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
 
 def _quotas(store: Store, options: Sample, model_id: str) -> list[Quotas]:
     nodes = store.table(CENTROIDS.name).read().where(F.col("model_id") == model_id)
-    columns = (
-        nodes.select("level", "cluster_id", "parent_id", "items").orderBy("level", "cluster_id").toArrow()
-    )
+    columns = nodes.select("level", "cluster_id", "parent_id", "items").orderBy("level", "cluster_id").toArrow()
     level = columns["level"].to_numpy()
     parent = columns["parent_id"].fill_null(-1).to_numpy()
     parents: list[NDArray[np.int64]] = [parent[level == t] for t in range(1, int(level.max()))]

@@ -45,9 +45,7 @@ class Scratch:
             cached = blocks.persist()
         except PySparkException as error:
             if self.kind == "cache":
-                raise LakestrataError(
-                    "cluster.scratch: this session has no cache; use auto or table."
-                ) from error
+                raise LakestrataError("cluster.scratch: this session has no cache; use auto or table.") from error
             self.kind = "table"
             return self._to_table(blocks, name)
         self.let_go(name)

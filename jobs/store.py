@@ -153,9 +153,7 @@ class DeltaTable:
 
     def _merge(self, rows: DataFrame, key: tuple[str, ...], clauses: str) -> None:
         same = " AND ".join(f"t.`{c}` <=> s.`{c}`" for c in key)
-        self.spark.sql(
-            f"MERGE INTO {self.sql} AS t USING {{rows}} AS s ON {same} {clauses}", rows=rows
-        ).collect()
+        self.spark.sql(f"MERGE INTO {self.sql} AS t USING {{rows}} AS s ON {same} {clauses}", rows=rows).collect()
 
     def _write(self, rows: DataFrame, mode: str, options: dict[str, str]) -> None:
         columns = self.read().columns
@@ -248,8 +246,6 @@ def open_input(spark: SparkSession, name: str, version: str | None = None, where
 
 def _digest(rows: DataFrame) -> str:
     """A fingerprint of all rows in any order: their number and the sum of their hashes."""
-    hashed = rows.select(
-        F.xxhash64(*[F.col(f"`{c}`") for c in rows.columns]).cast("decimal(38,0)").alias("h")
-    )
+    hashed = rows.select(F.xxhash64(*[F.col(f"`{c}`") for c in rows.columns]).cast("decimal(38,0)").alias("h"))
     row = hashed.agg(F.count("*").alias("n"), F.sum("h").alias("h")).collect()[0]
     return f"digest {row['n']}-{row['h']}"

@@ -114,9 +114,7 @@ class Packed:
     n_aside: int
 
 
-def pack_vectors(
-    keyed: Keyed, name: str, id_type: str, metric: str, scratch: Scratch, driver_bytes: int
-) -> Packed:
+def pack_vectors(keyed: Keyed, name: str, id_type: str, metric: str, scratch: Scratch, driver_bytes: int) -> Packed:
     """Pack rows with columns id and embedding into blocks on the grid.
 
     Raises:
@@ -125,21 +123,15 @@ def pack_vectors(
     d = dimension_of(keyed.rows, name)
     raw = scratch.keep(pack(keyed.rows, d, id_type, zero_is_bad=metric == "cosine"), "raw")
     usable, n_ids = F.col("reason").isNull(), F.size("ids")
-    summary = raw.agg(
-        F.sum(F.when(usable, n_ids)), F.max("largest"), F.sum(F.when(usable, 0).otherwise(n_ids))
-    )
+    summary = raw.agg(F.sum(F.when(usable, n_ids)), F.max("largest"), F.sum(F.when(usable, 0).otherwise(n_ids)))
     n, largest, n_bad = summary.collect()[0]
     if not n:
-        raise LakestrataError(
-            f"{name}: no embedding is usable: all are null, not finite or (for cosine) zero."
-        )
+        raise LakestrataError(f"{name}: no embedding is usable: all are null, not finite or (for cosine) zero.")
     grid = Grid.covering(largest, d, metric)
     blocks = scratch.keep(quantize(raw, grid, d, id_type), "blocks")
     points = DataFramePoints(blocks, n, d, id_type, grid, driver_bytes, scratch.keep)
     unusable = raw.where("reason IS NOT NULL").select(F.explode("ids").alias("id"), "reason")
     hashes = keyed.rows.select("id", "content_hash").join(unusable, "id")
     detail = F.lit(f"a usable vector has {d} finite numbers{', not all zero' if metric == 'cosine' else ''}")
-    aside = hashes.select(
-        F.col("id").cast("string").alias("id"), "content_hash", "reason", detail.alias("detail")
-    )
+    aside = hashes.select(F.col("id").cast("string").alias("id"), "content_hash", "reason", detail.alias("detail"))
     return Packed(points, keyed.aside.unionByName(aside), keyed.n_aside + n_bad)

@@ -31,9 +31,7 @@ class Law:
     def certain(cls, values: Ints | Floats) -> Law:
         """Numbers that are not random."""
         n = len(values)
-        return cls(
-            np.asarray(values, np.float64), np.zeros(n, np.int64), np.zeros(n, np.int64), np.array([1.0, 0.0])
-        )
+        return cls(np.asarray(values, np.float64), np.zeros(n, np.int64), np.zeros(n, np.int64), np.array([1.0, 0.0]))
 
     @classmethod
     def between(cls, low: Floats, high: Floats) -> Law:

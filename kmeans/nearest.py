@@ -65,7 +65,7 @@ class Centroids:
         augmented = np.empty((len(x), x.shape[1] + 1), dtype=np.float32)
         augmented[:, :-1], augmented[:, -1] = x, -1.0
         scores = augmented @ self._augmented
-        labels = scores.argmax(axis=1)
+        labels: NDArray[np.int64] = scores.argmax(axis=1)
         rows = np.arange(len(x))
         best = scores[rows, labels].astype(np.float64)
         scores[rows, labels] = -np.inf

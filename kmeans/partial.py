@@ -33,9 +33,7 @@ class Partial:
         """The result over no points."""
         return cls(np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k, np.int64), np.zeros(k, np.int64))
 
-    def add_points(
-        self, x: NDArray[np.float32], labels: NDArray[np.int64], squared: NDArray[np.float64]
-    ) -> None:
+    def add_points(self, x: NDArray[np.float32], labels: NDArray[np.int64], squared: NDArray[np.float64]) -> None:
         """Add labelled points.
 
         Args:
@@ -72,6 +70,4 @@ class Partial:
     def mean_squared(self) -> NDArray[np.float64]:
         """Mean squared distance of each cluster's points in squared steps, shape (k,); 0 for empty ones."""
         costs = [(int(h) << _LOW_BITS) + int(low) for h, low in zip(self.high, self.low, strict=True)]
-        return np.array(
-            [c / max(int(n), 1) for c, n in zip(costs, self.counts, strict=True)], dtype=np.float64
-        )
+        return np.array([c / max(int(n), 1) for c, n in zip(costs, self.counts, strict=True)], dtype=np.float64)

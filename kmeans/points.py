@@ -74,9 +74,7 @@ class ArrayPoints:
         """See `Points.sample`."""
         if size >= self.n:
             return self
-        return self._take(
-            select(np.zeros(self.n, np.int64), random_keys(hash_ids(self.ids), seed), self.ids, size)
-        )
+        return self._take(select(np.zeros(self.n, np.int64), random_keys(hash_ids(self.ids), seed), self.ids, size))
 
     def step(self, centroids: NDArray[np.float32]) -> Partial:
         """See `Points.step`."""
@@ -84,9 +82,7 @@ class ArrayPoints:
         partial.add_points(self.x, *Centroids(centroids).nearest(self.x))
         return partial
 
-    def members(
-        self, centroids: NDArray[np.float32], size: int, strategy: Strategy, seed: int
-    ) -> ArrayPoints:
+    def members(self, centroids: NDArray[np.float32], size: int, strategy: Strategy, seed: int) -> ArrayPoints:
         """See `Points.members`."""
         labels, squared = Centroids(centroids).nearest(self.x)
         keys = squared if strategy == "closest" else random_keys(hash_ids(self.ids), seed)
@@ -116,9 +112,7 @@ def select(labels: NDArray[np.int64], keys: NDArray[Any], ids: Ids, size: int) -
     return order[ranks < size]
 
 
-def farthest_rows(
-    x: NDArray[np.float32], squared: NDArray[np.float64], ids: Ids, size: int
-) -> NDArray[np.intp]:
+def farthest_rows(x: NDArray[np.float32], squared: NDArray[np.float64], ids: Ids, size: int) -> NDArray[np.intp]:
     """Rows of up to `size` distinct vectors with the largest positive distance; ties by id."""
     rows = np.flatnonzero(squared > 0)
     rows = rows[np.lexsort((ids[rows], -squared[rows]))]
@@ -130,5 +124,5 @@ def farthest_rows(
         vector = x[row].tobytes()
         if vector not in seen:
             seen.add(vector)
-            chosen.append(row)
+            chosen.append(int(row))
     return np.array(chosen, dtype=np.intp)

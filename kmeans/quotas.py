@@ -173,9 +173,7 @@ def _share_level(
     return Quotas(sizes, quota[back], expected[back]), law.take(back)
 
 
-def tree_sizes(
-    parents: Sequence[NDArray[np.int64]], leaf_sizes: NDArray[np.int64]
-) -> list[NDArray[np.int64]]:
+def tree_sizes(parents: Sequence[NDArray[np.int64]], leaf_sizes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Count the items below each cluster, level by level.
 
     Args:
@@ -192,14 +190,10 @@ def tree_sizes(
     sizes = [_checked_sizes(leaf_sizes)]
     for t, parent in enumerate(parents, start=1):
         if parent.shape != sizes[-1].shape:
-            raise ValueError(
-                f"parents of level {t} have shape {parent.shape}; the level has {len(sizes[-1])} clusters"
-            )
+            raise ValueError(f"parents of level {t} have shape {parent.shape}; the level has {len(sizes[-1])} clusters")
         above = len(parents[t]) if t < len(parents) else int(parent.max(initial=-1)) + 1
         if len(parent) and not (parent.min() >= 0 and parent.max() < above):
-            raise ValueError(
-                f"parents of level {t} must lie in [0, {above}), got {parent.min()} to {parent.max()}"
-            )
+            raise ValueError(f"parents of level {t} must lie in [0, {above}), got {parent.min()} to {parent.max()}")
         sums = np.zeros(above, dtype=np.int64)
         np.add.at(sums, parent, sizes[-1])
         sizes.append(sums)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,7 @@ class LevelSpec:
     strategy: Strategy = "closest"
 
 
-def fit_level(
-    points: Points, spec: LevelSpec, level: int, *, seed: int, max_iter: int = 50, tol: float = 0.0
-) -> Fit:
+def fit_level(points: Points, spec: LevelSpec, level: int, *, seed: int, max_iter: int = 50, tol: float = 0.0) -> Fit:
     """Make one level: k-means, then rounds of k-means on resampled members; at the end all points are assigned.
 
     Each round keeps `size` members of every cluster and clusters those afresh, which forgets the masses of the
@@ -52,9 +51,7 @@ def fit_level(
     Returns:
         The level's centroids and the assignment of all points to them.
     """
-    fitted = fit(
-        points, spec.n_clusters, seed=_seed(seed, level, 0), max_iter=max_iter, tol=tol, name=f"level {level}"
-    )
+    fitted = fit(points, spec.n_clusters, seed=_seed(seed, level, 0), max_iter=max_iter, tol=tol, name=f"level {level}")
     for step in range(1, spec.rounds + 1):
         step_seed = _seed(seed, level, step)
         members = points.members(fitted.centroids, spec.size, spec.strategy, step_seed)
@@ -120,7 +117,7 @@ def parents(levels: Sequence[NDArray[np.float32]]) -> list[NDArray[np.int64]]:
     Returns:
         T - 1 arrays; the t-th maps cluster ids of level t, shape (k_t,), to cluster ids of level t + 1.
     """
-    return [Centroids(above).nearest(below)[0] for below, above in zip(levels, levels[1:], strict=False)]
+    return [Centroids(above).nearest(below)[0] for below, above in pairwise(levels)]
 
 
 def paths(parents: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -96,9 +96,7 @@ def fill_level(
     chosen = np.flatnonzero(open_nodes[owner] & (sizes > 0))
     if len(chosen):
         node = (np.cumsum(open_nodes) - 1)[owner[chosen]]
-        steps = _Steps(
-            node, power_weights(sizes[chosen], temperature), caps[chosen].astype(np.float64), u[chosen]
-        )
+        steps = _Steps(node, power_weights(sizes[chosen], temperature), caps[chosen].astype(np.float64), u[chosen])
         quotas[chosen] = _first_steps(steps, targets[open_nodes])
     return quotas
 

@@ -215,9 +215,7 @@ def scratch(id_type: str) -> Table:
         _column("largest", DoubleType(), "Largest absolute coordinate"),
         _column("reason", StringType(), "Why the rows are unusable; null for points", null=True),
     ]
-    return Table(
-        f"scratch_{id_type}", "A packed block of a run in progress", StructType(columns), ("run_id", "name")
-    )
+    return Table(f"scratch_{id_type}", "A packed block of a run in progress", StructType(columns), ("run_id", "name"))
 
 
 def assignments(id_type: str, n_levels: int) -> Table:

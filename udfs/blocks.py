@@ -71,9 +71,7 @@ def pack(rows: DataFrame, d: int, id_type: str, *, zero_is_bad: bool) -> DataFra
 def quantize(blocks: DataFrame, grid: Grid, d: int, id_type: str) -> DataFrame:
     """Round the vectors of raw blocks to the grid; blocks of unusable rows are left out."""
     usable = blocks.where("reason IS NULL")
-    return usable.mapInArrow(
-        partial(_quantize_partition, grid=grid, d=d, id_type=id_type), block_ddl(id_type)
-    )
+    return usable.mapInArrow(partial(_quantize_partition, grid=grid, d=d, id_type=id_type), block_ddl(id_type))
 
 
 def read_blocks(batches: Iterator[pa.RecordBatch], d: int) -> Iterator[Block]:
@@ -93,9 +91,7 @@ def write_block(block: Block, id_type: str) -> pa.RecordBatch:
     return _one_row(block.ids, block.hashes.tobytes(), block.x.tobytes(), largest, None, id_type)
 
 
-def _one_row(
-    ids: Ids, hashes: bytes, x: bytes, largest: float, reason: str | None, id_type: str
-) -> pa.RecordBatch:
+def _one_row(ids: Ids, hashes: bytes, x: bytes, largest: float, reason: str | None, id_type: str) -> pa.RecordBatch:
     offsets = pa.array([0, len(ids)], pa.int32())
     values = pa.array(ids, arrow_id(id_type))
     columns = [
@@ -110,7 +106,8 @@ def _one_row(
 
 def _to_ids(values: pa.Array) -> Ids:
     if pa.types.is_int64(values.type):
-        return values.to_numpy(zero_copy_only=False)
+        numbers: Ids = values.to_numpy(zero_copy_only=False)
+        return numbers
     return np.array(values.to_pylist(), dtype=object)
 
 
@@ -145,9 +142,7 @@ def _join(blocks: list[Block]) -> Block:
     )
 
 
-def usable_vectors(
-    column: pa.Array, d: int, zero_is_bad: bool
-) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+def usable_vectors(column: pa.Array, d: int, zero_is_bad: bool) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
     """Sort out the vectors of a list column.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import Column
-from pyspark.sql.functions import pandas_udf
+from pyspark.sql.pandas.functions import pandas_udf
 
 from .decode import ItemError, decode
 from .encoders import Encoder, EncoderSpec, load
@@ -41,7 +41,7 @@ def embed_column(
 
     # Given apart: the annotations above are strings, which Spark would resolve in a scope that lacks them.
     embed.__annotations__ = {"contents": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
-    udf: Callable[[Column], Column] = pandas_udf(embed, OUTPUT_DDL)  # type: ignore[call-overload]
+    udf: Callable[[Column], Column] = pandas_udf(embed, OUTPUT_DDL)
     return udf
 
 
@@ -69,9 +69,7 @@ def embed_items(
 def _embed_batch(
     encoder: Encoder, contents: list[Any], kind: str, unit_length: bool
 ) -> list[tuple[NDArray[np.float32] | None, str | None, str | None]]:
-    rows: list[tuple[NDArray[np.float32] | None, str | None, str | None]] = [(None, None, None)] * len(
-        contents
-    )
+    rows: list[tuple[NDArray[np.float32] | None, str | None, str | None]] = [(None, None, None)] * len(contents)
     places, items = [], []
     for place, content in enumerate(contents):
         try:
@@ -94,4 +92,5 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale vectors, shape (n, d), to unit L2 length; zero vectors stay zero."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     lengths[lengths == 0] = 1.0
-    return (vectors / lengths).astype(np.float32)
+    scaled: NDArray[np.float32] = (vectors / lengths).astype(np.float32)
+    return scaled

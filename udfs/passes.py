@@ -113,7 +113,8 @@ class Cut:
     def keeps(self, labels: NDArray[np.int64], keys: NDArray[np.int64], ids: Ids) -> NDArray[np.bool_]:
         """Whether each point ranks up to its cluster's cut."""
         last = self.keys[labels]
-        return (keys < last) | ((keys == last) & (ids <= self.ids[labels]))
+        kept: NDArray[np.bool_] = (keys < last) | ((keys == last) & (ids <= self.ids[labels]))
+        return kept
 
 
 def keep_up_to(
@@ -140,9 +141,7 @@ def farthest(batches: Batches, centroids: NDArray[np.float32], size: int, id_typ
     for block in read_blocks(batches, centroids.shape[1]):
         if best is not None:
             x = np.concatenate([best.x, block.x])
-            block = Block(
-                np.concatenate([best.ids, block.ids]), np.concatenate([best.hashes, block.hashes]), x
-            )
+            block = Block(np.concatenate([best.ids, block.ids]), np.concatenate([best.hashes, block.hashes]), x)
         best = block.take(farthest_rows(block.x, ready.nearest(block.x)[1], block.ids, size))
     if best is not None and len(best.ids):
         squared = ready.nearest(best.x)[1].astype(np.int64)

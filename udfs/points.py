@@ -106,9 +106,7 @@ class DataFramePoints:
             Columns id, level_1 .. level_T (bigint), distance (double, in the units of the data).
         """
         levels = ", ".join(f"level_{t} bigint" for t in range(1, len(parents) + 2))
-        run = partial(
-            passes.assign, centroids=centroids, parents=list(parents), grid=self.grid, id_type=self.id_type
-        )
+        run = partial(passes.assign, centroids=centroids, parents=list(parents), grid=self.grid, id_type=self.id_type)
         return self.blocks.mapInArrow(run, f"id {self.id_type}, {levels}, distance double")
 
     def _select(
@@ -129,9 +127,7 @@ class DataFramePoints:
             id_type=self.id_type,
         )
         found = self.blocks.mapInArrow(run, f"cluster bigint, key bigint, id {self.id_type}")
-        ranked = found.withColumn(
-            "rank", F.row_number().over(Window.partitionBy("cluster").orderBy("key", "id"))
-        )
+        ranked = found.withColumn("rank", F.row_number().over(Window.partitionBy("cluster").orderBy("key", "id")))
         chosen = ranked.where(F.col("rank") <= size).groupBy("cluster")
         cuts = self._rows(chosen.agg(F.max(F.struct("key", "id")).alias("last"), F.count("*").alias("n")))
         cut = passes.Cut.from_rows(cuts, 1 if centroids is None else len(centroids), self.id_type)

@@ -105,9 +105,7 @@ def _check_range(name: str, value: object, low: float, high: float) -> None:
     wanted = (int, float) if isinstance(low, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, wanted) or not low <= value <= high:
         kind = "a number" if isinstance(low, float) else "an integer"
-        raise LakestrataError(
-            f"embed.params.{name} is {value!r}; it should be {kind} from {low:g} to {high:g}"
-        )
+        raise LakestrataError(f"embed.params.{name} is {value!r}; it should be {kind} from {low:g} to {high:g}")
 
 
 def resize(images: Sequence[NDArray[np.uint8]], size: int, channels: int) -> NDArray[np.float32]:
@@ -237,9 +235,7 @@ class ConvolutionEncoder:
 
         out = np.zeros((len(items), self.dimension), np.float32)
         for start in range(0, len(items), _DECODED):
-            pixels = resize(
-                items[start : start + _DECODED], self._convolution.size, self._convolution.channels
-            )
+            pixels = resize(items[start : start + _DECODED], self._convolution.size, self._convolution.channels)
             with torch.inference_mode():
                 vectors = (self._convolution.features(pixels) - self._centre) @ self._projection
             out[start : start + len(pixels)] = vectors.cpu().numpy()
@@ -252,11 +248,7 @@ def _unpack(state: bytes) -> dict[str, NDArray[Any]]:
             arrays = {name: file[name] for name in file.files}
             version = int(arrays["version"])
     except Exception as error:  # zip, npy and missing names fail in many types; all mean the same
-        raise LakestrataError(
-            f"the convolution encoder's state cannot be read ({error}); fit it again"
-        ) from None
+        raise LakestrataError(f"the convolution encoder's state cannot be read ({error}); fit it again") from None
     if version != VERSION:
-        raise LakestrataError(
-            f"the encoder's state has version {version}, this package reads {VERSION}; fit it again"
-        )
+        raise LakestrataError(f"the encoder's state has version {version}, this package reads {VERSION}; fit it again")
     return arrays

@@ -43,9 +43,7 @@ class Settings:
         """
         known = [f.name for f in fields(cls)]
         if unknown := sorted(set(params) - set(known)):
-            raise LakestrataError(
-                f"text encoders have no param {', '.join(unknown)}; known: {', '.join(known)}"
-            )
+            raise LakestrataError(f"text encoders have no param {', '.join(unknown)}; known: {', '.join(known)}")
         settings = cls(**params)
         for name in ("batch_size", "max_seq_length"):
             value = getattr(settings, name)
@@ -114,9 +112,7 @@ def _hub_commit(name: str, revision: str | None) -> str:
         if commit:
             return str(commit)
     except HFValidationError as error:
-        raise LakestrataError(
-            f"embed.encoder is {name!r}, which no hub model can be called: {_line(error)}"
-        ) from None
+        raise LakestrataError(f"embed.encoder is {name!r}, which no hub model can be called: {_line(error)}") from None
     except HfHubHTTPError as error:
         if 400 <= getattr(error.response, "status_code", 0) < 500:
             raise LakestrataError(f"the hub gives no model {name!r}: {_line(error)}") from None
@@ -124,9 +120,7 @@ def _hub_commit(name: str, revision: str | None) -> str:
         pass
     try:
         # one small file: with it the snapshot's folder is there, and its name is the commit
-        folder = snapshot_download(
-            name, revision=revision, local_files_only=True, allow_patterns=["modules.json"]
-        )
+        folder = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=["modules.json"])
     except Exception:
         raise LakestrataError(
             f"embed.encoder is {name!r}, which is neither a folder nor in the hub's cache, and the hub "
@@ -189,9 +183,7 @@ def _open(name: str, revision: str | None, device: str) -> Any:
     source, commit = name, None
     if is_folder_revision(revision):
         if not Path(name).is_dir():
-            raise LakestrataError(
-                f"the encoder's folder {name!r} is not on this machine; all workers must see it"
-            )
+            raise LakestrataError(f"the encoder's folder {name!r} is not on this machine; all workers must see it")
         if hash_folder(Path(name)) != revision:
             raise LakestrataError(
                 f"the files in {name!r} are not those the encoder was made from; restore them, or embed anew"
@@ -201,9 +193,7 @@ def _open(name: str, revision: str | None, device: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise LakestrataError(
-            f"text encoders need sentence-transformers on all workers: {_line(error)}"
-        ) from None
+        raise LakestrataError(f"text encoders need sentence-transformers on all workers: {_line(error)}") from None
     try:
         with _no_progress_bars():
             return SentenceTransformer(source, device=device, revision=commit)
