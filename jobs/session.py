@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import NamedTemporaryFile
 
 from pyspark.sql import SparkSession
 
@@ -66,9 +69,25 @@ def _local_session() -> SparkSession:
     for key, value in _LOCAL_CONFS.items():
         builder = builder.config(key, value)
     try:
-        return configure_spark_with_delta_pip(builder).getOrCreate()
+        with _jvm_log() as log:
+            return configure_spark_with_delta_pip(builder).getOrCreate()
     except Exception as error:
-        first = str(error).strip().splitlines()[0]
         raise LakestrataError(
-            f"Spark did not start: {first}. Check that java (17 or newer) runs and that Delta's jars can be fetched."
+            f"Spark did not start: {' '.join(str(error).split())[:200]} Check that java (17 or newer) runs and that "
+            f"Delta's jars can be fetched; {log} has the details."
         ) from error
+
+
+@contextmanager
+def _jvm_log() -> Iterator[str]:
+    """Send what a JVM started meanwhile writes to standard error to a file: page-long notes on its jars and logs."""
+    sys.stderr.flush()
+    with NamedTemporaryFile(prefix="lakestrata-spark-", suffix=".log", delete=False) as log:
+        before = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield log.name
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)

@@ -41,7 +41,7 @@ def embed_column(
 
     # Given apart: the annotations above are strings, which Spark would resolve in a scope that lacks them.
     embed.__annotations__ = {"contents": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
-    udf: Callable[[Column], Column] = pandas_udf(embed, OUTPUT_DDL)
+    udf: Callable[[Column], Column] = pandas_udf(embed, OUTPUT_DDL)  # type: ignore[call-overload] # has no iterator of structs
     return udf
 
 
