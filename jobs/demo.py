@@ -21,7 +21,7 @@ from .recipe import Recipe
 from .runs import Result
 from .store import Commit, DeltaTable, Store
 
-_TAIL = 0.62  # each digit is that much rarer than the one before
+_TAIL = 0.7  # each digit is that much rarer than the one before
 
 
 def run(spark: SparkSession, recipe: Recipe, console: Console, *, fresh: bool = False) -> list[Result]:
@@ -63,7 +63,7 @@ def evenness(labels: NDArray[np.int64]) -> float:
 
 
 def long_tail(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which items the long-tailed lake keeps: of digit j a share of 0.62^j, by a fixed hash of the row number."""
+    """Which items the long-tailed lake keeps: of digit j a share of 0.7^j, by a fixed hash of the row number."""
     words = mix64(np.arange(len(labels), dtype=np.uint64), 0)
     return words < np.array([2**64 * _TAIL**j - 1 for j in range(10)])[labels]
 
@@ -97,10 +97,11 @@ def _report(
         counts.add_row(name, *map(str, np.bincount(part, minlength=10)), f"{evenness(part):.3f}")
     console.print(counts, "(evenness: 1 is even; the labels serve this print only)", sep="\n", highlight=False)
     for name in ("embeddings", "assignments", "centroids", "curated", "quotas", "runs"):
-        console.print(f"{name:12}{store.table(name).name}", highlight=False)
-    console.print(f"{'picture':12}{picture.resolve()}", highlight=False)
-    console.print("next:       lakestrata demo --set sample.size=400 --fresh", highlight=False)
-    console.print("            lakestrata recipes images > mine.yaml, then lakestrata curate --config mine.yaml")
+        console.print(f"{name:12}{store.table(name).name}", highlight=False, soft_wrap=True)
+    console.print(f"{'picture':12}{picture.resolve()}", highlight=False, soft_wrap=True)
+    tried = "lakestrata demo --set sample.size=300 --fresh"
+    own = "lakestrata recipes images > mine.yaml; lakestrata curate --config mine.yaml"
+    console.print(f"{'try next':12}{tried}\n{'':12}{own}", highlight=False, soft_wrap=True)
 
 
 def _draw(labels: NDArray[np.int64], chosen: NDArray[np.bool_], path: Path) -> None:
