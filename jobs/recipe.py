@@ -31,6 +31,7 @@ def _one_or_list(value: Any) -> Any:
 
 
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # `[4, 2]`, or `4` for a tree of one level
 PerLevel = Annotated[list[Positive], BeforeValidator(_one_or_list), Field(min_length=1)]
 
@@ -62,7 +63,7 @@ class Embed(_Section):
     encoder: str = "convolution"
     params: dict[str, Any] = {}
     normalize: Literal["l2", "none"] = "l2"
-    seed: int = 0
+    seed: Seed = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(json_schema_extra=_OPERATIONAL)] = "auto"
     batch_size: Annotated[Positive, Field(json_schema_extra=_OPERATIONAL)] = 128
     rows_per_commit: Annotated[Positive, Field(json_schema_extra=_OPERATIONAL)] = 1_000_000
@@ -100,7 +101,7 @@ class Cluster(_Section):
     resampling: Resampling | None = Resampling()
     max_iter: Positive = 50
     tol: Annotated[float, Field(ge=0)] = 1e-4
-    seed: int = 0
+    seed: Seed = 0
     scratch: Annotated[Literal["auto", "cache", "table"], Field(json_schema_extra=_OPERATIONAL)] = "auto"
     driver_bytes: Annotated[Positive, Field(json_schema_extra=_OPERATIONAL)] = 1 << 30
 
@@ -123,7 +124,7 @@ class Sample(_Section):
     strategy: Literal["random", "closest"] = "random"
     multiplier: Positive = 1
     temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Recipe(_Section):

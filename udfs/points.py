@@ -18,13 +18,12 @@ from pyspark.sql import functions as F
 
 from ..kmeans.grid import Grid
 from ..kmeans.partial import Partial
-from ..kmeans.points import ArrayPoints, Points, Strategy
+from ..kmeans.points import MOST_FARTHEST, ArrayPoints, Points, Strategy
 from . import passes
 from .blocks import block_ddl, read_blocks
 
 _RANGE_BYTES = 1 << 24  # of partial sums that travel as one row
 _BATCH_BLOCKS = 16  # blocks that travel to Python at once
-_MOST_FARTHEST = 1024  # vectors that one search for far points brings to the driver
 
 Keep = Callable[[DataFrame, str], DataFrame]
 
@@ -53,8 +52,7 @@ class DataFramePoints:
         self.keep = keep
 
     def sample(self, size: int, seed: int) -> ArrayPoints:
-        """See `Points.sample`; at most what fits `driver_bytes`."""
-        size = min(size, self.driver_bytes // (4 * self.d))
+        """See `Points.sample`; never cut to `driver_bytes`, which must not change an answer."""
         if size >= self.n:
             return self._collect(self.blocks)
         return self._collect(self._select(None, size, "random", seed)[0])
@@ -85,7 +83,7 @@ class DataFramePoints:
 
     def farthest(self, centroids: NDArray[np.float32], size: int) -> NDArray[np.float32]:
         """See `Points.farthest`; a search gives at most 1,024 points."""
-        size = min(size, _MOST_FARTHEST)
+        size = min(size, MOST_FARTHEST)
         schema = f"x binary, key bigint, id {self.id_type}"
         found = self.blocks.mapInArrow(
             partial(passes.farthest, centroids=centroids, size=size, id_type=self.id_type), schema

@@ -114,9 +114,7 @@ ADVERSARIES = {
 def test_empty_clusters_are_filled_again_from_any_start(monkeypatch, start, max_iter, metric):
     grid = Grid(exponent=-20, bits=20, metric=metric)
     x = grid.quantize(np.random.default_rng(2).uniform(-1, 1, (60, 2)))
-    monkeypatch.setattr(
-        lloyd, "seed_centroids", lambda points, k, seed: ADVERSARIES[start](x, k).astype(np.float32)
-    )
+    monkeypatch.setattr(lloyd, "seed_centroids", lambda points, k, seed: ADVERSARIES[start](x, k).astype(np.float32))
     fitted = fit(as_points(x, grid), 30, seed=0, max_iter=max_iter)
     assert len(fitted.centroids) == 30
     assert fitted.partial.counts.all()
@@ -144,9 +142,7 @@ def test_centroids_are_the_means_of_their_points_where_it_converged():
     points = mixture(1, n=500)
     fitted = fit(points, 12, seed=0, max_iter=200)
     assert fitted.n_iter < 200
-    np.testing.assert_array_equal(
-        points.grid.mean(fitted.partial.sums, fitted.partial.counts), fitted.centroids
-    )
+    np.testing.assert_array_equal(points.grid.mean(fitted.partial.sums, fitted.partial.counts), fitted.centroids)
 
 
 def test_the_cost_falls_with_every_iteration():

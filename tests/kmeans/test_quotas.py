@@ -19,17 +19,13 @@ TEMPERATURES = (0.0, 0.25, 1 / 3, 0.5, 0.77, 1.0)
 def fill_by_steps(sizes, target, multiplier, temperature, u):
     """Enumerate all steps of all children and take the first `target` in order of (x, child)."""
     weights = power_weights(sizes, temperature)
-    steps = sorted(
-        ((j - u[i]) / weights[i], i) for i in range(len(sizes)) for j in range(1, multiplier * sizes[i] + 1)
-    )
+    steps = sorted(((j - u[i]) / weights[i], i) for i in range(len(sizes)) for j in range(1, multiplier * sizes[i] + 1))
     return np.bincount([i for _, i in steps[:target]], minlength=len(sizes)).astype(np.int64)
 
 
 @st.composite
 def nodes(draw):
-    sizes = np.array(
-        draw(st.lists(st.integers(0, draw(st.sampled_from([2, 9, 60]))), min_size=1, max_size=9))
-    )
+    sizes = np.array(draw(st.lists(st.integers(0, draw(st.sampled_from([2, 9, 60]))), min_size=1, max_size=9)))
     multiplier, temperature = draw(st.integers(1, 3)), draw(st.sampled_from(TEMPERATURES))
     target = draw(st.integers(0, multiplier * int(sizes.sum()) + 3))
     lot = draw(st.sampled_from([st.integers(0, 2).map(lambda k: k / 4), st.floats(0, 1, exclude_max=True)]))
@@ -181,9 +177,7 @@ def a_tree(seed=0, leaves=200):
 def test_children_add_up_to_their_parent_at_every_level(temperature, multiplier):
     parents, leaf_sizes = a_tree()
     for target in (0, 1, 57, 1500, 10**6):
-        levels = tree_quotas(
-            parents, leaf_sizes, target, multiplier=multiplier, temperature=temperature, seed=3
-        )
+        levels = tree_quotas(parents, leaf_sizes, target, multiplier=multiplier, temperature=temperature, seed=3)
         assert len(levels) == 3
         for below, above, parent in zip(levels, levels[1:], parents, strict=False):
             np.testing.assert_array_equal(np.bincount(parent, below.sizes, len(above.sizes)), above.sizes)
@@ -210,9 +204,7 @@ def test_trees_nest_in_the_target(temperature):
 def test_a_tree_of_one_level_is_one_water_fill():
     sizes = np.array([3, 0, 20, 8])
     (level,) = tree_quotas([], sizes, 12, temperature=0.5, seed=9)
-    np.testing.assert_array_equal(
-        level.quota, water_fill(sizes, 12, temperature=0.5, u=lots_of_level(4, 1, 9))
-    )
+    np.testing.assert_array_equal(level.quota, water_fill(sizes, 12, temperature=0.5, u=lots_of_level(4, 1, 9)))
 
 
 def test_answers_are_the_same_bits_everywhere():

@@ -43,9 +43,7 @@ def digits() -> tuple[Images, NDArray[np.int64]]:
 def embedded(digits: tuple[Images, NDArray[np.int64]]) -> NDArray[np.float32]:
     images, _ = digits
     order = np.random.default_rng(0).permutation(len(images))[:600]
-    return encoders.load(encoders.fit("convolution", {}, [images[i] for i in order], seed=0), "cpu").encode(
-        images
-    )
+    return encoders.load(encoders.fit("convolution", {}, [images[i] for i in order], seed=0), "cpu").encode(images)
 
 
 @pytest.fixture
@@ -67,9 +65,7 @@ def test_a_linear_probe_reads_the_digits(
     assert probe.score(test, wanted) >= 0.98
 
 
-def test_clusters_of_digits_are_pure(
-    digits: tuple[Images, NDArray[np.int64]], embedded: NDArray[np.float32]
-) -> None:
+def test_clusters_of_digits_are_pure(digits: tuple[Images, NDArray[np.int64]], embedded: NDArray[np.float32]) -> None:
     unit = embedded / np.linalg.norm(embedded, axis=1, keepdims=True)
     for vectors in (embedded, unit):
         clusters = KMeans(60, n_init=1, random_state=0).fit_predict(vectors)

@@ -49,9 +49,7 @@ def test_every_type_that_spark_gives_for_binary(wrap: Any) -> None:
 
 def test_grey_becomes_three_equal_channels() -> None:
     grey = PIXELS[..., 0]
-    np.testing.assert_array_equal(
-        decode(encoded(Image.fromarray(grey)), "image"), np.stack([grey] * 3, axis=-1)
-    )
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(grey)), "image"), np.stack([grey] * 3, axis=-1))
 
 
 def test_16_bit_spans_the_whole_range() -> None:
@@ -111,9 +109,7 @@ def test_half_a_file_is_truncated(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
-def test_no_damage_raises_anything_but_an_item_error(
-    file_format: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_damage_raises_anything_but_an_item_error(file_format: str, capfd: pytest.CaptureFixture[str]) -> None:
     draw = random.Random(0)
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     content = encoded(Image.fromarray(noise), file_format)
