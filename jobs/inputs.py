@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -87,7 +88,7 @@ def open_source(spark: SparkSession, recipe: Recipe, version: str | None = None)
         hashed.alias("content_hash"),
         *_kept(source.keep),
     )
-    return Input(found.name, rows, found.version)
+    return replace(found, rows=rows)
 
 
 def open_embeddings(spark: SparkSession, recipe: Recipe, version: str | None = None) -> Input:
@@ -101,7 +102,7 @@ def open_embeddings(spark: SparkSession, recipe: Recipe, version: str | None = N
         if not table.exists():
             raise LakestrataError(f"{table.name}: there are no embeddings yet: run embed first, or curate.")
         found = open_input(spark, table.name, version)
-        return Input(found.name, found.rows.select("id", "embedding", "content_hash"), found.version)
+        return replace(found, rows=found.rows.select("id", "embedding", "content_hash"))
     own = recipe.embeddings
     found = open_input(spark, own.table, version, own.where)
     vector = F.col(f"`{own.column}`")
@@ -111,7 +112,7 @@ def open_embeddings(spark: SparkSession, recipe: Recipe, version: str | None = N
         F.hex(F.xxhash64(vector)).alias("content_hash"),
         *_kept(own.keep),
     )
-    return Input(found.name, rows, found.version)
+    return replace(found, rows=rows)
 
 
 def _key(rows: DataFrame, column: str) -> Column:

@@ -190,17 +190,19 @@ class Input:
 
     Attributes:
         name: As the recipe has it.
-        rows: Its rows.
+        rows: Its rows, in the form that the job reads.
+        table: Its rows as they are.
         version: "version N" of a Delta table, else "digest N-H": count of the rows and a hash of them.
     """
 
     name: str
     rows: DataFrame
+    table: DataFrame
     version: str
 
     def has_changed(self) -> bool:
         """Whether an input without versions has other rows by now."""
-        return self.version.startswith("digest") and _digest(self.rows) != self.version
+        return self.version.startswith("digest") and _digest(self.table) != self.version
 
 
 def open_rows(spark: SparkSession, name: str, version: str | None = None) -> DataFrame:
@@ -241,7 +243,7 @@ def open_input(spark: SparkSession, name: str, version: str | None = None, where
         pinned = f"version {table.version()}"
     rows = open_rows(spark, name, pinned)
     rows = rows.where(where) if where else rows
-    return Input(name, rows, pinned or _digest(rows))
+    return Input(name, rows, rows, pinned or _digest(rows))
 
 
 def _digest(rows: DataFrame) -> str:
