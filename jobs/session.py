@@ -27,7 +27,7 @@ _LOCAL_CONFS = {
     "spark.connect.grpc.binding.address": "127.0.0.1",
     "spark.driver.memory": "2g",
     # The work is done in Python workers: a JVM that starts quickly beats one that peaks late.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
 }
 
 
