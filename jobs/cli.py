@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from threading import Thread
 from typing import Annotated, Any
 
 import typer
@@ -78,7 +79,11 @@ def demo(
     from . import demo as demo_job
     from .session import get_session
 
-    demo_job.run(get_session(), recipe, Console(), fresh=fresh)
+    console = Console()
+    Thread(target=demo_job.import_libraries, daemon=True).start()
+    with console.status("starting Spark"):
+        spark = get_session(small=True)
+    demo_job.run(spark, recipe, console, fresh=fresh)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from math import log
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ def run(spark: SparkSession, recipe: Recipe, console: Console, *, fresh: bool = 
     _draw(labels, chosen, picture)
     _report(console, store, results, labels, chosen, picture)
     return results
+
+
+def import_libraries() -> None:
+    """Import what the demo needs; the ten seconds this can take fit into the start of Spark."""
+    for name in ("torch", "sklearn.datasets", "matplotlib.pyplot"):
+        import_module(name)
 
 
 def evenness(labels: NDArray[np.int64]) -> float:

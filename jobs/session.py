@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import NamedTemporaryFile
 
@@ -30,12 +30,22 @@ _LOCAL_CONFS = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
 }
 
+# Some thousand rows: compiling a query takes longer than running it uncompiled.
+_SMALL_CONFS = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.databricks.delta.stats.collect": "false",
+}
 
-def get_session() -> SparkSession:
+
+def get_session(*, small: bool = False) -> SparkSession:
     """The active session, that of the platform, or a new local one.
 
     An active session is used as it is and never stopped. Under spark-submit, on Databricks and with a Spark Connect
     server the platform's settings stand. Otherwise a local session with Delta is made on all cores.
+
+    Args:
+        small: Whether a local session should be made for tables of some thousand rows.
 
     Raises:
         LakestrataError: If a local session cannot be started.
@@ -45,7 +55,7 @@ def get_session() -> SparkSession:
         return active
     if _on_platform():
         return SparkSession.builder.appName("lakestrata").getOrCreate()
-    return _local_session()
+    return _local_session(_LOCAL_CONFS | _SMALL_CONFS if small else _LOCAL_CONFS)
 
 
 def _on_platform() -> bool:
@@ -58,7 +68,7 @@ def _on_platform() -> bool:
     )
 
 
-def _local_session() -> SparkSession:
+def _local_session(confs: Mapping[str, str]) -> SparkSession:
     from delta import configure_spark_with_delta_pip
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -66,7 +76,7 @@ def _local_session() -> SparkSession:
     builder = SparkSession.builder.appName("lakestrata")
     if "SPARK_REMOTE" not in os.environ:
         builder = builder.master("local[*]")
-    for key, value in _LOCAL_CONFS.items():
+    for key, value in confs.items():
         builder = builder.config(key, value)
     try:
         with _jvm_log() as log:
