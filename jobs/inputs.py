@@ -81,7 +81,8 @@ def open_source(spark: SparkSession, recipe: Recipe, version: str | None = None)
     source = recipe.source
     found = open_input(spark, source.table, version, source.where)
     content = F.col(f"`{source.content}`")
-    hashed = F.sha2(content.cast("binary"), 256)
+    # "null" ranks above all hexadecimal hashes: of rows with one key, any content stays before none.
+    hashed = F.coalesce(F.sha2(content.cast("binary"), 256), F.lit("null"))
     rows = found.rows.select(
         _key(found.rows, source.id),
         content.alias("content"),
