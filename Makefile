@@ -26,8 +26,9 @@ ready:
 demo: ready ## Run the demo
 	@$(ENV) $(BIN)/lakestrata demo $(ARGS)
 
+# A file is run by one worker, so that its tests share a Spark session.
 test: ready ## Run the tests (ARGS="-k tree" for some)
-	@$(ENV) $(BIN)/python -m pytest $(ARGS)
+	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: ready ## Check style and formatting
 	@$(BIN)/ruff check .

@@ -217,7 +217,9 @@ def open_rows(spark: SparkSession, name: str, version: str | None = None) -> Dat
     if name.endswith(".npy"):
         raise LakestrataError(f"{name}: import it first: lakestrata import-npy {name} TABLE.")
     try:
-        return spark.read.parquet(table.name) if table.is_path else spark.table(name)
+        rows = spark.read.parquet(table.name) if table.is_path else spark.table(name)
+        _ = rows.schema  # Connect looks for the table only when something is asked of it
+        return rows
     except PySparkException as error:
         if any(code in str(error) for code in _MISSING):
             kind = "no Delta table and no Parquet files" if table.is_path else "no table or view"
