@@ -30,8 +30,9 @@ _LOCAL_CONFS = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m",
 }
 
-# Some thousand rows: compiling a query takes longer than running it uncompiled.
+# Some thousand rows: compiling a query, or planning it anew halfway, takes longer than running it as it is.
 _SMALL_CONFS = {
+    "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.databricks.delta.stats.collect": "false",

@@ -30,9 +30,7 @@ from lakestrata.udfs.encoders import EncoderSpec, load
 D, N = 8, 300
 CLUSTER = {"levels": [15, 4], "resampling": {"rounds": 1, "closest": [6, 2]}, "max_iter": 5}
 PATIENCE = 180  # seconds
-UNCOMPILED = (
-    "--conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN"  # starts sooner
-)
+QUICK = ("adaptive.enabled=false", "codegen.wholeStage=false", "codegen.factoryMode=NO_CODEGEN")  # to its first rows
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,10 @@ def killed_after(tmp_path_factory):
             process = subprocess.Popen(
                 [sys.executable, "-m", "lakestrata", job, "--config", str(config)],
                 cwd=folder,
-                env={**os.environ, "PYSPARK_SUBMIT_ARGS": f"{UNCOMPILED} pyspark-shell"},
+                env={
+                    **os.environ,
+                    "PYSPARK_SUBMIT_ARGS": " ".join([*(f"--conf spark.sql.{conf}" for conf in QUICK), "pyspark-shell"]),
+                },
                 stdout=written,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
