@@ -1,24 +1,30 @@
-"""Greedy k-means++ on a bounded sample, in exact arithmetic."""
+"""Where k-means starts: greedy k-means++ on a bounded sample, in exact arithmetic; for very many clusters at random."""
 
 from __future__ import annotations
 
+import logging
 from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .hashing import draw_below, mix64
-from .points import Points
+from .hashing import draw_below, hash_ids, mix64
+from .points import ArrayPoints, Points, random_keys
+
+logger = logging.getLogger(__name__)
 
 # Coordinates of the sample: 64 MiB in float64, which every step reads once.
 _SAMPLE_COORDINATES = 1 << 23
 _SAMPLE_PER_CLUSTER = 8
+# The greedy choice costs k times the sample: beyond this it would take longer than the iterations that follow.
+MOST_GREEDY = 20_000
+_RANDOM_PER_CLUSTER = 2  # points looked at for a random centroid: some may be equal
 
 
 def seed_centroids(points: Points, k: int, seed: int) -> NDArray[np.float32]:
-    """Choose starting centroids by greedy k-means++ on a sample of the points.
+    """Choose starting centroids: by greedy k-means++ up to 20,000, beyond that at random.
 
-    The sample takes the smallest hashes of the ids, and is the whole set where that is small.
+    The points chosen from are those with the smallest hashes of their ids, and the whole set where that is small.
 
     Args:
         points: The points to cluster.
@@ -26,11 +32,23 @@ def seed_centroids(points: Points, k: int, seed: int) -> NDArray[np.float32]:
         seed: Of the sample and the draws.
 
     Returns:
-        Distinct points in steps, float32, shape (k, d); fewer rows if the sample has fewer distinct points.
+        Distinct points in steps, float32, shape (k, d); fewer rows if those chosen from have fewer distinct points.
     """
-    size = max(_SAMPLE_PER_CLUSTER * k, _SAMPLE_COORDINATES // points.d)
+    greedy = k <= MOST_GREEDY
+    size = max(_SAMPLE_PER_CLUSTER * k, _SAMPLE_COORDINATES // points.d) if greedy else _RANDOM_PER_CLUSTER * k
     sample = points.sample(size, seed)
-    return sample.x[kmeans_plusplus(sample.x, k, seed)]
+    way = "greedy k-means++ among" if greedy else "distinct ones at random from"
+    logger.info("seeding %d centroids: %s %d of %d points", k, way, sample.n, points.n)
+    return sample.x[kmeans_plusplus(sample.x, k, seed) if greedy else random_distinct(sample, k, seed)]
+
+
+def random_distinct(points: ArrayPoints, k: int, seed: int) -> NDArray[np.intp]:
+    """Rows of the k distinct vectors with the smallest hash(id, seed), ties by id; fewer if there are fewer."""
+    ranked = np.lexsort((points.ids, random_keys(hash_ids(points.ids), seed)))
+    vectors = points.x[ranked] + np.float32(0)  # no negative zeros: equal vectors have equal bytes
+    _, first = np.unique(vectors.view(f"V{4 * points.d}").ravel(), return_index=True)
+    chosen: NDArray[np.intp] = ranked[np.sort(first)[:k]]
+    return chosen
 
 
 def kmeans_plusplus(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.intp]:

@@ -10,8 +10,9 @@ from sklearn.cluster import kmeans_plusplus as sklearn_plusplus
 
 from lakestrata.kmeans import seeding
 from lakestrata.kmeans.grid import Grid
+from lakestrata.kmeans.lloyd import fit
 from lakestrata.kmeans.points import ArrayPoints
-from lakestrata.kmeans.seeding import kmeans_plusplus, seed_centroids
+from lakestrata.kmeans.seeding import kmeans_plusplus, random_distinct, seed_centroids
 
 GRID = Grid(exponent=0, bits=20)
 
@@ -76,3 +77,31 @@ def test_seeds_are_drawn_from_a_sample(monkeypatch):
     chosen = {tuple(row) for row in seed_centroids(points, 10, seed=4).tolist()}
     assert len(chosen) == 10
     assert chosen <= sample
+
+
+def test_very_many_centroids_are_distinct_points_at_random(monkeypatch, caplog):
+    monkeypatch.setattr(seeding, "MOST_GREEDY", 9)
+    x = np.random.default_rng(0).integers(0, 30, (500, 2)).astype(np.float32)
+    points = ArrayPoints(x, np.arange(500), GRID)
+    with caplog.at_level("INFO", logger="lakestrata"):
+        chosen = seed_centroids(points, 10, seed=4)
+        seed_centroids(points, 9, seed=4)
+    assert "seeding 10 centroids: distinct ones at random from 20 of 500 points" in caplog.text
+    assert "seeding 9 centroids: greedy k-means++ among 500 of 500 points" in caplog.text
+    assert len(np.unique(chosen, axis=0)) == 10
+    # drawn without a look at the vectors: another order of the rows changes nothing, another seed does
+    order = np.random.default_rng(1).permutation(500)
+    np.testing.assert_array_equal(seed_centroids(ArrayPoints(x[order], order, GRID), 10, seed=4), chosen)
+    assert not np.array_equal(seed_centroids(points, 10, seed=5), chosen)
+    # of the smallest hashes, in their order: fewer centroids are the first of more
+    np.testing.assert_array_equal(x[random_distinct(points, 5, seed=4)], x[random_distinct(points, 50, seed=4)][:5])
+
+
+def test_random_centroids_that_are_too_few_are_made_up_for(monkeypatch):
+    monkeypatch.setattr(seeding, "MOST_GREEDY", 1)
+    x = np.zeros((400, 1), np.float32)
+    x[:7, 0] = np.arange(7)
+    x[7, 0] = -0.0
+    points = ArrayPoints(x, np.arange(400), GRID)
+    assert sorted(x[random_distinct(points, 9, seed=0), 0].tolist()) == list(range(7))
+    assert sorted(fit(points, 7, seed=0).centroids[:, 0].tolist()) == list(range(7))
