@@ -65,12 +65,13 @@ def kmeans_plusplus(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int
     Returns:
         Row numbers of distinct points, shape (k,); fewer if `x` has fewer distinct points.
     """
-    wide = x.astype(np.float64)
-    norms = np.einsum("ij,ij->i", wide, wide)
+    wide = np.ones((x.shape[1] + 2, len(x)))  # coordinates, squared norms, ones
+    wide[:-2] = x.T
+    wide[-2] = np.einsum("ij,ij->j", wide[:-2], wide[:-2])
     n_candidates = 2 + int(log(k))
     words = mix64(np.arange(k * n_candidates, dtype=np.uint64), seed).reshape(k, n_candidates)
     chosen = [draw_below(len(x), seed)]
-    closest = _squared_distances(wide, norms, np.array(chosen))[0]
+    closest = _squared_distances(wide, np.array(chosen), 1.0)[0]
     scale = _exact_scale(closest)
     closest = np.ceil(closest * scale)
     for step in range(1, k):
@@ -80,7 +81,8 @@ def kmeans_plusplus(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int
             break
         draws = np.array([(word * total) >> 64 for word in words[step].tolist()], dtype=np.float64)
         candidates = np.searchsorted(cumulated, draws, side="right")
-        distances = np.ceil(_squared_distances(wide, norms, candidates) * scale)
+        distances = _squared_distances(wide, candidates, scale)
+        np.ceil(distances, out=distances)
         np.minimum(distances, closest, out=distances)
         best = int(distances.sum(axis=1).argmin())
         chosen.append(int(candidates[best]))
@@ -88,15 +90,16 @@ def kmeans_plusplus(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int
     return np.array(chosen, dtype=np.intp)
 
 
-def _squared_distances(
-    x: NDArray[np.float64], norms: NDArray[np.float64], rows: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Exact squared distances of all points to some of them, shape (len(rows), n)."""
-    products = x[rows] @ x.T
-    products *= -2
-    products += norms
-    products += norms[rows, None]
-    return products
+def _squared_distances(wide: NDArray[np.float64], rows: NDArray[np.intp], scale: float) -> NDArray[np.float64]:
+    """Squared distances of all points to some of them times a power of two, shape (len(rows), n).
+
+    One product of (-2c, 1, |c|^2) and (x, |x|^2, 1), exact on the grid: no partial sum exceeds 2**53 before scaling.
+    """
+    some = wide[:, rows].T
+    factors = np.column_stack([-2 * some[:, :-2], some[:, -1], some[:, -2]])
+    factors *= scale
+    distances: NDArray[np.float64] = factors @ wide
+    return distances
 
 
 def _exact_scale(squared: NDArray[np.float64]) -> float:
