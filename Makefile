@@ -26,9 +26,9 @@ ready:
 demo: ready ## Run the demo
 	@$(ENV) $(BIN)/lakestrata demo $(ARGS)
 
-# A file is run by one worker, so that its tests share a Spark session.
+# A file is run by one worker, so that its tests share a Spark session; the slow files of jobs/ come first.
 test: ready ## Run the tests (ARGS="-k tree" for some)
-	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(ENV) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: ready ## Check style and formatting
 	@$(BIN)/ruff check .

@@ -15,7 +15,7 @@ pytest.importorskip("grpc")
 
 TESTS = Path(__file__).parents[1]
 ESSENTIAL = (
-    "rows_in_are or every_commit or tree_adds_up or quotas_add_up or run_again or nest or mistakes_in_the_input "
+    "rows_in_are or every_commit or tree_adds_up or quotas_add_up or run_again or mistakes_in_the_input "
     "or members_above or unusable or assigned_at_every_level"
 )
 
