@@ -87,6 +87,29 @@ def demo(
 
 
 @app.command()
+def plan(
+    config: Config,
+    settings: Settings = None,
+    cores: Annotated[int | None, typer.Option("--cores", min=1, help="Cores of all executors together.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs of all executors together.")] = None,
+) -> None:
+    """Estimate what cluster will take, and name what will not fit; the status is 2 if it would refuse to begin."""
+    _log(quiet=True)
+    recipe = load_recipe(config, settings or ())
+    from . import plan as plan_job
+
+    spark = None
+    if plan_job.needs_spark(recipe):
+        from .session import get_session
+
+        spark = get_session(small=True)
+    made = plan_job.run(spark, recipe, cores, gpus)
+    made.print_to(Console(width=max(130, Console().width)))  # a narrower table breaks numbers in two
+    if not made.is_possible:
+        raise typer.Exit(2)
+
+
+@app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None) -> None:
     """List the recipes that come along, or print one to start from."""
     from .recipe import packaged_recipes

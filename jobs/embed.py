@@ -16,7 +16,7 @@ from ..schemas.tables import ENCODERS, QUARANTINE, embeddings, staged
 from ..udfs.decode import ItemError, decode
 from ..udfs.embed import embed_column
 from ..udfs.encoders import EncoderSpec, fit
-from ..udfs.points import small_batches
+from ..udfs.kept import small_batches
 from .inputs import check_inputs, open_source
 from .quarantine import count_aside, publish_aside
 from .recipe import Recipe, semantic

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..schemas.errors import ConfigurationError
 
-ALGORITHM_VERSION = 1  # grows when the same recipe gives other results
+ALGORITHM_VERSION = 2  # grows when the same recipe gives other results
 
 # How a run is carried out, not what it gives: such keys are left out of the config hash.
 _OPERATIONAL = {"operational": True}
@@ -34,6 +34,8 @@ Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # `[4, 2]`, or `4` for a tree of one level
 PerLevel = Annotated[list[Positive], BeforeValidator(_one_or_list), Field(min_length=1)]
+# `100000` for the bottom level, or `[100000, null]`
+Split = Annotated[list[Positive | None], BeforeValidator(_one_or_list), Field(min_length=1)]
 
 
 class Source(_Section):
@@ -98,12 +100,18 @@ class Cluster(_Section):
 
     levels: Literal["auto"] | PerLevel = "auto"
     metric: Literal["l2", "cosine"] = "l2"
+    algorithm: Literal["minibatch", "lloyd"] = "minibatch"
     resampling: Resampling | None = Resampling()
+    split: Split | None = None
+    probe: Positive | Literal["all"] = 8
     max_iter: Positive = 50
     tol: Annotated[float, Field(ge=0)] = 1e-4
     seed: Seed = 0
-    scratch: Annotated[Literal["auto", "cache", "table"], Field(json_schema_extra=_OPERATIONAL)] = "auto"
+    scratch: Annotated[Literal["auto", "cache", "files", "table"], Field(json_schema_extra=_OPERATIONAL)] = "auto"
+    scratch_path: Annotated[str | None, Field(json_schema_extra=_OPERATIONAL)] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(json_schema_extra=_OPERATIONAL)] = "auto"
     driver_bytes: Annotated[Positive, Field(json_schema_extra=_OPERATIONAL)] = 1 << 30
+    checkpoint_seconds: Annotated[float, Field(ge=0, json_schema_extra=_OPERATIONAL)] = 30.0
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Cluster:
@@ -114,7 +122,17 @@ class Cluster(_Section):
         sizes = self.resampling.sizes if self.resampling else "auto"
         if sizes != "auto" and len(sizes) != len(self.levels):
             raise ValueError(f"resampling names {len(sizes)} sizes for {len(self.levels)} levels")
+        for level, (k, groups) in enumerate(zip(self.levels, self.splits(len(self.levels)), strict=True), start=1):
+            if groups is not None and groups > k:
+                raise ValueError(f"split={groups} of level {level} should be at most its {k} clusters")
         return self
+
+    def splits(self, n_levels: int) -> list[int | None]:
+        """Pre-clusters of each level; None for one that is clustered in one step."""
+        given = self.split or []
+        if len(given) > n_levels:
+            raise ValueError(f"split names {len(given)} levels, but there are {n_levels}")
+        return given + [None] * (n_levels - len(given))
 
 
 class Sample(_Section):
@@ -127,6 +145,15 @@ class Sample(_Section):
     seed: Seed = 0
 
 
+class Plan(_Section):
+    """What `plan` assumes where it cannot look: the size of a table that is not there, and the machines."""
+
+    rows: Positive | None = None
+    dimension: Positive | None = None
+    cores: Positive | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+
+
 class Recipe(_Section):
     """Everything a run needs to know."""
 
@@ -137,6 +164,7 @@ class Recipe(_Section):
     embed: Embed = Embed()
     cluster: Cluster = Cluster()
     sample: Sample | None = None
+    plan: Annotated[Plan, Field(json_schema_extra=_OPERATIONAL)] = Plan()
 
     @model_validator(mode="after")
     def _one_input(self) -> Recipe:

@@ -2,45 +2,77 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from uuid import uuid4
 
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from ..schemas.errors import LakestrataError
 from ..schemas.tables import scratch
-from .store import Commit, Store
+from ..udfs.kept import FileBlocks, FrameBlocks, Kept
+from .recipe import Cluster
+from .store import Commit, Store, is_path
+
+_FOLDER = "scratch_files"
 
 
 class Scratch:
-    """Keeps block DataFrames under names, in Spark's cache or in a Delta table.
+    """Keeps block DataFrames under names: in Spark's cache, in files that all workers see, or in a Delta table.
 
     Args:
-        store: Where the scratch table is.
-        kind: "cache", "table", or "auto": the cache where the session has one (serverless has none).
-        run_id: The run; what an earlier, broken attempt of it left is removed.
+        store: Where the scratch table is, and (where that is a local path) the folder of files.
+        options: scratch, and scratch_path: "auto" takes files where this machine does all the work, else the cache
+            where the session has one (serverless has none), else the table.
+        name: The recipe's name: what earlier, broken runs of that name left is removed.
+        run_id: The run.
         id_type: "bigint" or "string".
+
+    Raises:
+        LakestrataError: If files are asked for and there is no place for them.
     """
 
-    def __init__(self, store: Store, kind: str, run_id: str, id_type: str) -> None:
-        self.kind = kind
-        self.run_id = run_id
+    def __init__(self, store: Store, options: Cluster, name: str, run_id: str, id_type: str) -> None:
+        self.name, self.run_id = name, run_id
         self.declared = scratch(id_type)
         self.table = store.table(self.declared.name)
+        self.root = _root(store, options)
+        self.kind = options.scratch
+        if self.kind == "auto" and _is_mounted(self.root) and _is_local(store.spark):
+            self.kind = "files"
+        if self.kind == "files" and not _is_mounted(self.root):
+            raise LakestrataError(
+                "cluster.scratch: files need a folder that all workers see: name it with cluster.scratch_path."
+            )
         self._cached: dict[str, DataFrame] = {}
         self._attempt = uuid4().hex  # a resumed run repeats step names with other blocks
         self._n_steps = 0
-        self._clear_table()
+        self._clear()
 
-    def keep(self, blocks: DataFrame, name: str) -> DataFrame:
+    @property
+    def folder(self) -> str | None:
+        """Where files of this run go; None where there is no place for any."""
+        return self.root and f"{self.root}/run-{self.name}/{self._attempt}"
+
+    def keep(self, blocks: DataFrame, name: str) -> Kept:
         """Keep blocks; those kept before under the same name are let go.
 
         Raises:
             LakestrataError: If the cache was asked for and the session has none.
         """
+        if self.kind == "files" and self.folder:
+            self._n_steps += 1
+            kept = FileBlocks.write(blocks, f"{self.folder}/{name}-{self._n_steps}")
+            for old in range(1, self._n_steps):
+                shutil.rmtree(f"{self.folder}/{name}-{old}", ignore_errors=True)
+            return kept
         if self.kind == "table":
-            return self._to_table(blocks, name)
+            return FrameBlocks(self._to_table(blocks, name))
+        return FrameBlocks(self._cache(blocks, name))
+
+    def _cache(self, blocks: DataFrame, name: str) -> DataFrame:
         try:
             cached = blocks.persist()
         except PySparkException as error:
@@ -53,26 +85,50 @@ class Scratch:
         return cached
 
     def let_go(self, name: str) -> None:
-        """Free the cached blocks of this name; blocks in the table stay until the end."""
+        """Free the blocks of this name; blocks in the table stay until the end."""
         if name in self._cached:
             self._cached.pop(name).unpersist()
+        for step in range(1, self._n_steps + 1):
+            shutil.rmtree(f"{self.folder}/{name}-{step}", ignore_errors=True)
 
     def close(self) -> None:
         """Let go of everything."""
         for name in list(self._cached):
             self.let_go(name)
-        self._clear_table()
+        self._clear()
 
     def _to_table(self, blocks: DataFrame, name: str) -> DataFrame:
         self._n_steps += 1
         self.table.create(self.declared)
-        mine = f"run_id = '{self.run_id}' AND name = '{name}'"
-        labelled = blocks.withColumns({"run_id": F.lit(self.run_id), "name": F.lit(name)})
+        mine = f"owner = '{self.name}' AND name = '{name}'"
+        labelled = blocks.withColumns({"owner": F.lit(self.name), "name": F.lit(name)})
         commit = Commit(self.run_id, f"scratch-{self._attempt}-{self._n_steps}", "")
         self.table.replace(labelled, mine, commit)
         # Pinned to its version: what replaces it under its name may be made from it.
-        return self.table.read(self.table.version()).where(mine).drop("run_id", "name")
+        return self.table.read(self.table.version()).where(mine).drop("owner", "name")
 
-    def _clear_table(self) -> None:
+    def _clear(self) -> None:
         if self.table.exists():
-            self.table.delete(f"run_id = '{self.run_id}'")
+            self.table.delete(f"owner = '{self.name}'")
+        if _is_mounted(self.root):
+            shutil.rmtree(f"{self.root}/run-{self.name}", ignore_errors=True)
+
+
+def _root(store: Store, options: Cluster) -> str | None:
+    if options.scratch_path:
+        return options.scratch_path.rstrip("/")
+    if is_path(store.work):
+        return store.table(_FOLDER).name
+    return None
+
+
+def _is_mounted(root: str | None) -> bool:
+    """Whether files there can be mapped into memory: not at a URI."""
+    return root is not None and ":/" not in root
+
+
+def _is_local(spark: SparkSession) -> bool:
+    """Whether driver and workers are this machine."""
+    if "SPARK_REMOTE" in os.environ:
+        return os.environ["SPARK_REMOTE"].startswith("local")
+    return str(spark.conf.get("spark.master", "")).startswith("local")

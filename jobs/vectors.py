@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -12,8 +13,8 @@ from ..kmeans.grid import Grid
 from ..schemas.errors import LakestrataError
 from ..schemas.tables import QUARANTINE
 from ..udfs.blocks import pack, quantize
-from ..udfs.points import DataFramePoints
-from .scratch import Scratch
+from ..udfs.passes import unusable_ids
+from ..udfs.points import DataFramePoints, Engine
 
 
 def id_type_of(kind: DataType) -> str | None:
@@ -114,23 +115,25 @@ class Packed:
     n_aside: int
 
 
-def pack_vectors(keyed: Keyed, name: str, id_type: str, metric: str, scratch: Scratch, driver_bytes: int) -> Packed:
+def pack_vectors(keyed: Keyed, name: str, id_type: str, metric: str, engine: Engine) -> Packed:
     """Pack rows with columns id and embedding into blocks on the grid.
 
     Raises:
         LakestrataError: If no vector is usable.
     """
     d = dimension_of(keyed.rows, name)
-    raw = scratch.keep(pack(keyed.rows, d, id_type, zero_is_bad=metric == "cosine"), "raw")
-    usable, n_ids = F.col("reason").isNull(), F.size("ids")
-    summary = raw.agg(F.sum(F.when(usable, n_ids)), F.max("largest"), F.sum(F.when(usable, 0).otherwise(n_ids)))
-    n, largest, n_bad = summary.collect()[0]
-    if not n:
+    raw = engine.keep(pack(keyed.rows, d, id_type, zero_is_bad=metric == "cosine"), "raw")
+    usable = F.col("reason").isNull()
+    summary = raw.small().agg(F.max("largest"), F.sum(F.when(usable, 0).otherwise(F.col("n"))), F.max(usable))
+    largest, n_bad, any_usable = summary.collect()[0]
+    if not any_usable:
         raise LakestrataError(f"{name}: no embedding is usable: all are null, not finite or (for cosine) zero.")
     grid = Grid.covering(largest, d, metric)
-    blocks = scratch.keep(quantize(raw, grid, d, id_type), "blocks")
-    points = DataFramePoints(blocks, n, d, id_type, grid, driver_bytes, scratch.keep)
-    unusable = raw.where("reason IS NOT NULL").select(F.explode("ids").alias("id"), "reason")
+    points = DataFramePoints(engine.keep(quantize(raw.frame(), grid, d, id_type), "blocks"), d, id_type, grid, engine)
+    if not n_bad:
+        return Packed(points, keyed.aside, keyed.n_aside)
+    run = partial(unusable_ids, id_type=id_type)
+    unusable = raw.frame().mapInArrow(run, f"id {id_type}, reason string")
     hashes = keyed.rows.select("id", "content_hash").join(unusable, "id")
     detail = F.lit(f"a usable vector has {d} finite numbers{', not all zero' if metric == 'cosine' else ''}")
     aside = hashes.select(F.col("id").cast("string").alias("id"), "content_hash", "reason", detail.alias("detail"))

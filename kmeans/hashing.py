@@ -10,6 +10,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_CLASS = 15  # the smallest nested batch is one point in 2**15
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -64,3 +65,17 @@ def draw_below(total: int, *salts: int) -> int:
     """Draw an integer uniformly from [0, total) with the salts as its seed (total <= 2**63)."""
     word = int(mix64(np.zeros(1, np.uint64), *salts)[0])
     return (word * total) >> 64
+
+
+def batch_class(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Leading zeros of id hashes, at most `MOST_CLASS`: the points of class >= j are nested batch j, 1 in 2**j.
+
+    Args:
+        hashes: As from `hash_ids`, shape (n,).
+
+    Returns:
+        int64, shape (n,).
+    """
+    _, exponents = np.frexp((hashes >> np.uint64(11)).astype(np.float64))  # 53 bits, which float64 holds
+    classes: NDArray[np.int64] = np.minimum(53 - exponents, MOST_CLASS).astype(np.int64)
+    return classes

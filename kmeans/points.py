@@ -1,24 +1,27 @@
-"""Points: the one interface that the algorithm knows, and its implementation over an array.
+"""Points: the one interface that the algorithm knows.
 
-Whatever holds the points (an array here, a DataFrame in `udfs.points`), the same ids and vectors give the same bits.
+Whatever holds the points (an array in `array_points`, a DataFrame in `udfs.points`), the same ids and vectors give the
+same bits.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .grid import Grid
-from .hashing import hash_ids, mix64
-from .nearest import Centroids
-from .partial import Partial
+from .hashing import mix64
+from .nearest import ranks_of
+from .partial import CentroidSet, Step
+
+if TYPE_CHECKING:
+    from .array_points import ArrayPoints
+    from .split import Groups
 
 Ids = NDArray[Any]  # int64, or str objects
 Strategy = Literal["closest", "random"]
-# Vectors that one search for far points gives: they meet on the driver, and all points must stop at the same number.
-MOST_FARTHEST = 1024
 
 
 class Points(Protocol):
@@ -28,73 +31,77 @@ class Points(Protocol):
         n: How many.
         d: Coordinates of each.
         grid: What one step means, and the metric.
+        batches: Points of each nested batch: all, about half of them, a quarter, ...
     """
 
     n: int
     d: int
     grid: Grid
+    batches: NDArray[np.int64]
 
     def sample(self, size: int, seed: int) -> ArrayPoints:
-        """The `size` points whose hash(id, seed) is smallest, in the order of their ids."""
+        """The `size` points whose hash(id, seed) is smallest, in the order of `ArrayPoints`."""
         ...
 
-    def step(self, centroids: NDArray[np.float32]) -> Partial:
-        """Assign all points to centroids, shape (k, d), and sum them up by cluster."""
+    def step(self, centroids: CentroidSet, batch: int = 0) -> Step:
+        """Assign the points of a nested batch (0: all) to centroids, shape (k, d), and find the means."""
         ...
 
-    def members(self, centroids: NDArray[np.float32], size: int, strategy: Strategy, seed: int) -> Points:
+    def members(self, centroids: CentroidSet, size: int, strategy: Strategy, seed: int) -> Points:
         """The union of `size` members of each cluster: the closest to its centroid, or random ones."""
         ...
 
-    def farthest(self, centroids: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-        """Up to `size` distinct points that lie farthest from their centroids, farthest first, none at distance 0.
+    def reseeds(self, centroids: CentroidSet, sizes: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
+        """Points to start clusters anew at: of each cluster up to `sizes`, shape (k,), distinct ones off its centroid.
 
-        One search gives at most `MOST_FARTHEST`.
+        Those whose hash(id, seed) is smallest, cluster by cluster, shape (m, d).
         """
         ...
 
+    def put(self, centroids: CentroidSet, ids: NDArray[np.intp], vectors: NDArray[np.float32]) -> CentroidSet:
+        """The centroids with those of these ids, shape (m,), replaced by vectors, shape (m, d)."""
+        ...
 
-class ArrayPoints:
-    """Points in memory.
+    def pick(self, centroids: CentroidSet, ids: NDArray[np.intp]) -> CentroidSet:
+        """The centroids of these ids alone."""
+        ...
 
-    Args:
-        x: Vectors in grid steps, float32, shape (n, d).
-        ids: Their ids, unique, int64 or str, shape (n,).
-        grid: The grid of `x`.
+    def fetch(self, centroids: CentroidSet) -> NDArray[np.float32]:
+        """All centroids as an array in grid steps, shape (k, d)."""
+        ...
+
+    def draw(self, size: int, seed: int) -> CentroidSet:
+        """The `size` distinct vectors of smallest hash(id, seed), or fewer; see `seeding.random_distinct`."""
+        ...
+
+    def split(self, groups: Groups, probe: int) -> CentroidSet:
+        """Cluster each group by itself: `split.fit_group` on the points nearest to its centroid."""
+        ...
+
+    def locate(self, centroids: CentroidSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Nearest centroid and squared distance of each point, shape (n,), in the order of ids, which are 0..n-1."""
+        ...
+
+    def lift(self, centroids: CentroidSet) -> Points:
+        """The centroids of a level as the points of the next, unweighted: cluster ids are their ids."""
+        ...
+
+
+def as_array(centroids: CentroidSet) -> NDArray[np.float32]:
+    """Centroids that are an array.
+
+    Raises:
+        TypeError: If they are kept elsewhere.
     """
+    if not isinstance(centroids, np.ndarray):
+        raise TypeError(f"centroids should be an array, not {type(centroids).__name__}.")
+    return centroids
 
-    def __init__(self, x: NDArray[np.float32], ids: Ids, grid: Grid) -> None:
-        order = np.argsort(ids, kind="stable")  # one order, wherever the rows came from
-        self.x = np.ascontiguousarray(x[order], dtype=np.float32)
-        self.ids = ids[order]
-        self.grid = grid
-        self.n, self.d = self.x.shape
 
-    def sample(self, size: int, seed: int) -> ArrayPoints:
-        """See `Points.sample`."""
-        if size >= self.n:
-            return self
-        return self._take(select(np.zeros(self.n, np.int64), random_keys(hash_ids(self.ids), seed), self.ids, size))
-
-    def step(self, centroids: NDArray[np.float32]) -> Partial:
-        """See `Points.step`."""
-        partial = Partial.zeros(*centroids.shape)
-        partial.add_points(self.x, *Centroids(centroids).nearest(self.x))
-        return partial
-
-    def members(self, centroids: NDArray[np.float32], size: int, strategy: Strategy, seed: int) -> ArrayPoints:
-        """See `Points.members`."""
-        labels, squared = Centroids(centroids).nearest(self.x)
-        keys = squared if strategy == "closest" else random_keys(hash_ids(self.ids), seed)
-        return self._take(select(labels, keys, self.ids, size))
-
-    def farthest(self, centroids: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-        """See `Points.farthest`."""
-        _, squared = Centroids(centroids).nearest(self.x)
-        return self.x[farthest_rows(self.x, squared, self.ids, min(size, MOST_FARTHEST))]
-
-    def _take(self, rows: NDArray[np.intp]) -> ArrayPoints:
-        return ArrayPoints(self.x[rows], self.ids[rows], self.grid)
+def nested_sizes(by_class: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Points of each nested batch from those of each class: batch j has all of class >= j."""
+    sizes: NDArray[np.int64] = by_class[::-1].cumsum()[::-1].astype(np.int64)
+    return sizes
 
 
 def random_keys(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
@@ -105,24 +112,24 @@ def random_keys(hashes: NDArray[np.uint64], seed: int) -> NDArray[np.int64]:
 def select(labels: NDArray[np.int64], keys: NDArray[Any], ids: Ids, size: int) -> NDArray[np.intp]:
     """Rows of the `size` smallest (key, id) of each label; all arguments of shape (n,)."""
     order = np.lexsort((ids, keys, labels))
-    ordered = labels[order]
-    firsts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(order) else np.empty(0, np.intp)
-    lengths = np.diff(np.r_[firsts, len(order)])
-    ranks = np.arange(len(order)) - np.repeat(firsts, lengths)
-    return order[ranks < size]
+    return order[ranks_of(labels[order]) < size]
 
 
-def farthest_rows(x: NDArray[np.float32], squared: NDArray[np.float64], ids: Ids, size: int) -> NDArray[np.intp]:
-    """Rows of up to `size` distinct vectors with the largest positive distance; ties by id."""
-    rows = np.flatnonzero(squared > 0)
-    rows = rows[np.lexsort((ids[rows], -squared[rows]))]
-    chosen: list[int] = []
-    seen: set[bytes] = set()
-    for row in rows:
-        if len(chosen) == size:
-            break
-        vector = x[row].tobytes()
-        if vector not in seen:
-            seen.add(vector)
-            chosen.append(int(row))
-    return np.array(chosen, dtype=np.intp)
+def reseed_rows(
+    x: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    squared: NDArray[np.float64],
+    keys: NDArray[np.int64],
+    ids: Ids,
+    sizes: NDArray[np.int64],
+) -> NDArray[np.intp]:
+    """Rows of up to `sizes[label]` distinct vectors of each label at a distance, by smallest (key, id).
+
+    All arguments of shape (n,) but `x`, shape (n, d), and `sizes`, shape (k,).
+    """
+    rows = np.flatnonzero((squared > 0) & (sizes[labels] > 0))
+    rows = rows[np.lexsort((ids[rows], keys[rows], labels[rows]))]
+    vectors = np.ascontiguousarray(x[rows]).view(f"V{4 * x.shape[1]}").ravel()  # grid vectors have no negative zeros
+    _, first = np.unique(vectors, return_index=True)  # equal vectors have one label
+    rows = rows[np.sort(first)]
+    return rows[ranks_of(labels[rows]) < sizes[labels[rows]]]

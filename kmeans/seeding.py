@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .hashing import draw_below, hash_ids, mix64
-from .points import ArrayPoints, Points, random_keys
+from .hashing import draw_below, mix64
+from .partial import CentroidSet
+from .points import Points, random_keys
+
+if TYPE_CHECKING:
+    from .array_points import ArrayPoints
 
 logger = logging.getLogger(__name__)
 
-# Coordinates of the sample: 64 MiB in float64, which every step reads once.
-_SAMPLE_COORDINATES = 1 << 23
-_SAMPLE_PER_CLUSTER = 8
+# Coordinates of the sample: 64 MiB in float64, which every step reads once; for many clusters up to 512 MiB.
+_SAMPLE_COORDINATES, _MOST_COORDINATES = 1 << 23, 1 << 26
+_SAMPLE_PER_CLUSTER, _LEAST_PER_CLUSTER = 8, 2
 # The greedy choice costs k times the sample: beyond this it would take longer than the iterations that follow.
 MOST_GREEDY = 20_000
-_RANDOM_PER_CLUSTER = 2  # points looked at for a random centroid: some may be equal
+RANDOM_SAMPLE = 2  # points looked at for a random centroid: some may be equal
 
 
-def seed_centroids(points: Points, k: int, seed: int) -> NDArray[np.float32]:
+def seed_centroids(points: Points, k: int, seed: int) -> CentroidSet:
     """Choose starting centroids: by greedy k-means++ up to 20,000, beyond that at random.
 
     The points chosen from are those with the smallest hashes of their ids, and the whole set where that is small.
@@ -34,17 +39,25 @@ def seed_centroids(points: Points, k: int, seed: int) -> NDArray[np.float32]:
     Returns:
         Distinct points in steps, float32, shape (k, d); fewer rows if those chosen from have fewer distinct points.
     """
-    greedy = k <= MOST_GREEDY
-    size = max(_SAMPLE_PER_CLUSTER * k, _SAMPLE_COORDINATES // points.d) if greedy else _RANDOM_PER_CLUSTER * k
-    sample = points.sample(size, seed)
-    way = "greedy k-means++ among" if greedy else "distinct ones at random from"
-    logger.info("seeding %d centroids: %s %d of %d points", k, way, sample.n, points.n)
-    return sample.x[kmeans_plusplus(sample.x, k, seed) if greedy else random_distinct(sample, k, seed)]
+    if k > MOST_GREEDY:
+        logger.info("seeding %d centroids: distinct ones at random from %d points", k, points.n)
+        return points.draw(k, seed)
+    sample = points.sample(sample_size(k, points.d), seed)
+    logger.info("seeding %d centroids: greedy k-means++ among %d of %d points", k, sample.n, points.n)
+    return sample.x[kmeans_plusplus(sample.x, k, seed)]
+
+
+def sample_size(k: int, d: int) -> int:
+    """Points to look at for k starting centroids of d coordinates."""
+    if k > MOST_GREEDY:
+        return RANDOM_SAMPLE * k
+    wanted = max(_SAMPLE_PER_CLUSTER * k, _SAMPLE_COORDINATES // d)
+    return min(wanted, max(_LEAST_PER_CLUSTER * k, _MOST_COORDINATES // d))
 
 
 def random_distinct(points: ArrayPoints, k: int, seed: int) -> NDArray[np.intp]:
     """Rows of the k distinct vectors with the smallest hash(id, seed), ties by id; fewer if there are fewer."""
-    ranked = np.lexsort((points.ids, random_keys(hash_ids(points.ids), seed)))
+    ranked = np.lexsort((points.ids, random_keys(points.hashes, seed)))
     vectors = points.x[ranked] + np.float32(0)  # no negative zeros: equal vectors have equal bytes
     _, first = np.unique(vectors.view(f"V{4 * points.d}").ravel(), return_index=True)
     chosen: NDArray[np.intp] = ranked[np.sort(first)[:k]]

@@ -173,16 +173,20 @@ CENTROIDS = Table(
 
 CHECKPOINTS = Table(
     "checkpoints",
-    "A finished level of a tree in the making",
+    "A centroid of a tree in the making",
     StructType(
         [
             _column("run_id", StringType(), "The run that made it"),
             _column("level", IntegerType(), "1 at the bottom"),
-            _column("cluster_id", LongType(), "0 .. k-1 in its level"),
+            _column("round", IntegerType(), "Resampling round; -1 for those of the finished level"),
+            _column("state", StringType(), "Where the round's fit stood, JSON; null at its end", null=True),
+            _column("part", IntegerType(), "Number of the commit; a later one takes the place of an earlier"),
+            _column("grp", LongType(), "Group of a level made in two steps", null=True),
+            _column("cluster_id", LongType(), "0 .. k-1"),
             _column("centroid", ArrayType(FloatType()), "Coordinates in grid steps"),
         ]
     ),
-    ("run_id", "level", "cluster_id"),
+    ("run_id", "level", "round", "part", "cluster_id"),
 )
 
 
@@ -207,15 +211,18 @@ def staged(id_type: str) -> Table:
 def scratch(id_type: str) -> Table:
     """Packed blocks of runs in progress, where the session has no cache."""
     columns = [
-        _column("run_id", StringType(), "The run that reads them"),
+        _column("owner", StringType(), "Name of the recipe whose run reads them"),
         _column("name", StringType(), "Which of its blocks"),
         _column("ids", ArrayType(ID_TYPES[id_type]), "Ids of the points"),
         _column("hashes", BinaryType(), "Hashes of the ids, uint64"),
-        _column("x", BinaryType(), "Vectors, float32"),
-        _column("largest", DoubleType(), "Largest absolute coordinate"),
+        _column("a", BinaryType(), "Vectors, float32"),
+        _column("norms", BinaryType(), "Squared norms, float64"),
+        _column("class", IntegerType(), "Batch class of the points"),
+        _column("n", IntegerType(), "How many they are"),
+        _column("largest", DoubleType(), "Largest absolute coordinate of raw vectors"),
         _column("reason", StringType(), "Why the rows are unusable; null for points", null=True),
     ]
-    return Table(f"scratch_{id_type}", "A packed block of a run in progress", StructType(columns), ("run_id", "name"))
+    return Table(f"scratch_{id_type}", "A packed block of a run in progress", StructType(columns), ("owner", "name"))
 
 
 def assignments(id_type: str, n_levels: int) -> Table:

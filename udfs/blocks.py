@@ -1,14 +1,14 @@
 """Packed blocks: rows of vectors laid out once as binary columns, so that every later pass reads arrays, not rows.
 
-A block holds up to `block_rows` points: their ids, the 64-bit hashes of those, and their vectors as float32 bytes.
-Packing and all passes run per partition, without a shuffle.
+A block is a row that holds up to `block_rows` points of one batch class. Packing and all passes run per partition,
+without a shuffle. Passes take blocks from wherever a scratch keeps them; see `udfs.files` for those in files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,23 +17,66 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
 from ..kmeans.grid import Grid
-from ..kmeans.hashing import hash_ids
+from ..kmeans.hashing import batch_class, hash_ids
 from ..kmeans.points import Ids
+from ..kmeans.rows import Rows
+from .files import each_row
 
-_BLOCK_COORDINATES = 1 << 20  # 4 MiB of float32
+_BLOCK_COORDINATES = 1 << 21  # 8 MiB of float32
+SMALL_COLUMNS = ("class", "n", "largest", "reason")  # those that say what is in a block
 
 
 @dataclass
 class Block:
-    """Some points: ids and hashes of shape (n,), x of shape (n, d)."""
+    """Some points: ids and hashes of shape (n,), and their rows on the grid."""
 
     ids: Ids
     hashes: NDArray[np.uint64]
-    x: NDArray[np.float32]
+    rows: Rows
 
-    def take(self, rows: NDArray[Any]) -> Block:
-        """The points at `rows`."""
-        return Block(self.ids[rows], self.hashes[rows], self.x[rows])
+    def __getitem__(self, rows: NDArray[Any]) -> Block:
+        return Block(self.ids[rows], self.hashes[rows], self.rows[rows])
+
+
+class StoredBlock:
+    """A block in a record batch of one row; what a pass does not ask for is not read."""
+
+    def __init__(self, row: pa.RecordBatch) -> None:
+        self._row = row
+        self.n: int = row["n"][0].as_py()
+
+    @property
+    def reason(self) -> str | None:
+        """Why the rows are unusable; None where they are not."""
+        reason: str | None = self._row["reason"][0].as_py()
+        return reason
+
+    @cached_property
+    def ids(self) -> Ids:
+        """Ids of the points, shape (n,)."""
+        return to_ids(self._row["ids"][0].values)
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """Their hashes, shape (n,)."""
+        return self._array("hashes", np.uint64)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Their vectors on the grid."""
+        return Rows(self._array("a", np.float32).reshape(self.n, -1), self._array("norms", np.float64))
+
+    @cached_property
+    def raw(self) -> NDArray[np.float32]:
+        """The vectors of a raw block, shape (n, d)."""
+        return self._array("a", np.float32).reshape(self.n, -1)
+
+    def _array(self, column: str, kind: type) -> NDArray[Any]:
+        return np.frombuffer(self._row[column][0].as_buffer(), dtype=kind)
+
+    def whole(self) -> Block:
+        """All of it."""
+        return Block(self.ids, self.hashes, self.rows)
 
 
 def arrow_id(id_type: str) -> pa.DataType:
@@ -42,13 +85,19 @@ def arrow_id(id_type: str) -> pa.DataType:
 
 
 def block_ddl(id_type: str) -> str:
-    """Spark schema of blocks. `largest` is max |x|; blocks of unusable rows have a `reason` and no vectors."""
-    return f"ids array<{id_type}>, hashes binary, x binary, largest double, reason string"
+    """Spark schema of blocks.
+
+    `a` has the vectors: of a raw block as they are, else as in `Rows.a`; `largest` is max |x| of a raw block. Blocks
+    of unusable rows have a `reason` and no vectors.
+    """
+    return (
+        f"ids array<{id_type}>, hashes binary, a binary, norms binary, class int, n int, largest double, reason string"
+    )
 
 
 def block_rows(d: int) -> int:
     """Points in a full block."""
-    return max(16, min(4096, _BLOCK_COORDINATES // d))
+    return max(16, min(1 << 14, _BLOCK_COORDINATES // d))
 
 
 def pack(rows: DataFrame, d: int, id_type: str, *, zero_is_bad: bool) -> DataFrame:
@@ -69,77 +118,101 @@ def pack(rows: DataFrame, d: int, id_type: str, *, zero_is_bad: bool) -> DataFra
 
 
 def quantize(blocks: DataFrame, grid: Grid, d: int, id_type: str) -> DataFrame:
-    """Round the vectors of raw blocks to the grid; blocks of unusable rows are left out."""
-    usable = blocks.where("reason IS NULL")
-    return usable.mapInArrow(partial(_quantize_partition, grid=grid, d=d, id_type=id_type), block_ddl(id_type))
+    """Round the vectors of raw blocks to the grid, and sort them into blocks by batch class.
+
+    Blocks of unusable rows are left out.
+    """
+    return blocks.mapInArrow(partial(_quantize_partition, grid=grid, d=d, id_type=id_type), block_ddl(id_type))
 
 
-def read_blocks(batches: Iterator[pa.RecordBatch], d: int) -> Iterator[Block]:
-    """The blocks in a partition's record batches."""
-    for batch in batches:
-        for ids, hashes, x in zip(batch["ids"], batch["hashes"], batch["x"], strict=True):
-            yield Block(
-                _to_ids(ids.values),
-                np.frombuffer(hashes.as_buffer(), dtype=np.uint64),
-                np.frombuffer(x.as_buffer(), dtype=np.float32).reshape(-1, d),
-            )
+def stored_blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[StoredBlock]:
+    """The blocks in a partition's record batches, or in the files that these name."""
+    for row in each_row(batches):
+        yield StoredBlock(row)
 
 
-def write_block(block: Block, id_type: str) -> pa.RecordBatch:
-    """One block as a record batch of one row."""
-    largest = float(np.abs(block.x).max(initial=0.0))
-    return _one_row(block.ids, block.hashes.tobytes(), block.x.tobytes(), largest, None, id_type)
+def write_blocks(blocks: Iterable[Block], d: int, id_type: str) -> Iterator[pa.RecordBatch]:
+    """Sort points into full blocks by batch class, each a record batch of one row."""
+    full = block_rows(d)
+    waiting: dict[int, list[Block]] = {}
+    for block in blocks:
+        classes = batch_class(block.hashes)
+        for number in np.unique(classes).tolist():
+            parts = waiting.setdefault(number, [])
+            parts.append(block[np.flatnonzero(classes == number)])
+            while sum(len(part.ids) for part in parts) >= full:
+                joined = _join(parts)
+                yield _write_block(joined[np.arange(full)], number, id_type)
+                parts[:] = [joined[np.arange(full, len(joined.ids))]]
+    for number, parts in sorted(waiting.items()):
+        joined = _join(parts)
+        if len(joined.ids):
+            yield _write_block(joined, number, id_type)
 
 
-def _one_row(ids: Ids, hashes: bytes, x: bytes, largest: float, reason: str | None, id_type: str) -> pa.RecordBatch:
+def _write_block(block: Block, number: int, id_type: str) -> pa.RecordBatch:
+    rows = block.rows
+    binary = block.hashes.tobytes(), rows.a.tobytes(), rows.norms.tobytes()
+    return _one_row(block.ids, *binary, number, 0.0, None, id_type)
+
+
+def _one_row(
+    ids: Ids, hashes: bytes, a: bytes, norms: bytes, number: int, largest: float, reason: str | None, id_type: str
+) -> pa.RecordBatch:
     offsets = pa.array([0, len(ids)], pa.int32())
-    values = pa.array(ids, arrow_id(id_type))
-    columns = [
-        pa.ListArray.from_arrays(offsets, values),
-        pa.array([hashes], pa.binary()),
-        pa.array([x], pa.binary()),
-        pa.array([largest], pa.float64()),
-        pa.array([reason], pa.string()),
-    ]
-    return pa.RecordBatch.from_arrays(columns, ["ids", "hashes", "x", "largest", "reason"])
+    columns = {
+        "ids": pa.ListArray.from_arrays(offsets, pa.array(ids, arrow_id(id_type))),
+        "hashes": pa.array([hashes], pa.binary()),
+        "a": pa.array([a], pa.binary()),
+        "norms": pa.array([norms], pa.binary()),
+        "class": pa.array([number], pa.int32()),
+        "n": pa.array([len(ids)], pa.int32()),
+        "largest": pa.array([largest], pa.float64()),
+        "reason": pa.array([reason], pa.string()),
+    }
+    return pa.RecordBatch.from_pydict(columns)
 
 
-def _to_ids(values: pa.Array) -> Ids:
+def to_ids(values: pa.Array) -> Ids:
+    """Ids of an Arrow column, as the mathematics takes them."""
     if pa.types.is_int64(values.type):
         numbers: Ids = values.to_numpy(zero_copy_only=False)
         return numbers
     return np.array(values.to_pylist(), dtype=object)
 
 
+def _join(blocks: Sequence[Block]) -> Block:
+    return Block(
+        np.concatenate([b.ids for b in blocks]),
+        np.concatenate([b.hashes for b in blocks]),
+        Rows.concatenate([b.rows for b in blocks]),
+    )
+
+
 def _pack_partition(
     batches: Iterator[pa.RecordBatch], d: int, id_type: str, zero_is_bad: bool
 ) -> Iterator[pa.RecordBatch]:
     full = block_rows(d)
-    waiting: list[Block] = []
+    ids: list[Ids] = []
+    vectors: list[NDArray[np.float32]] = []
     for batch in batches:
-        ids = _to_ids(batch["id"])
+        all_ids = to_ids(batch["id"])
         x, reasons = usable_vectors(batch["embedding"], d, zero_is_bad)
         for reason in np.unique(reasons[reasons != ""]):
-            yield _one_row(ids[reasons == reason], b"", b"", 0.0, str(reason), id_type)
-        good = ids[reasons == ""]
-        waiting.append(Block(good, hash_ids(good), x))
-        while sum(len(block.ids) for block in waiting) >= full:
-            joined = _join(waiting)
-            yield write_block(joined.take(np.arange(full)), id_type)
-            waiting = [joined.take(np.arange(full, len(joined.ids)))]
-    joined = _join(waiting)
-    if len(joined.ids):
-        yield write_block(joined, id_type)
+            yield _one_row(all_ids[reasons == reason], b"", b"", b"", 0, 0.0, str(reason), id_type)
+        ids.append(all_ids[reasons == ""])
+        vectors.append(x)
+        while sum(map(len, ids)) >= full:
+            joined_ids, joined = np.concatenate(ids), np.concatenate(vectors)
+            yield _raw_block(joined_ids[:full], joined[:full], id_type)
+            ids, vectors = [joined_ids[full:]], [joined[full:]]
+    if sum(map(len, ids)):
+        yield _raw_block(np.concatenate(ids), np.concatenate(vectors), id_type)
 
 
-def _join(blocks: list[Block]) -> Block:
-    if not blocks:
-        return Block(np.empty(0, object), np.empty(0, np.uint64), np.empty((0, 1), np.float32))
-    return Block(
-        np.concatenate([b.ids for b in blocks]),
-        np.concatenate([b.hashes for b in blocks]),
-        np.concatenate([b.x for b in blocks]),
-    )
+def _raw_block(ids: Ids, x: NDArray[np.float32], id_type: str) -> pa.RecordBatch:
+    largest = float(np.abs(x).max(initial=0.0))
+    return _one_row(ids, hash_ids(ids).tobytes(), x.tobytes(), b"", 0, largest, None, id_type)
 
 
 def usable_vectors(column: pa.Array, d: int, zero_is_bad: bool) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
@@ -173,5 +246,6 @@ def usable_vectors(column: pa.Array, d: int, zero_is_bad: bool) -> tuple[NDArray
 def _quantize_partition(
     batches: Iterator[pa.RecordBatch], grid: Grid, d: int, id_type: str
 ) -> Iterator[pa.RecordBatch]:
-    for block in read_blocks(batches, d):
-        yield write_block(Block(block.ids, block.hashes, grid.quantize(block.x)), id_type)
+    usable = (block for block in stored_blocks(batches) if block.reason is None)
+    blocks = (Block(block.ids, block.hashes, Rows.of(grid.quantize(block.raw))) for block in usable)
+    return write_blocks(blocks, d, id_type)
