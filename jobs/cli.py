@@ -163,9 +163,10 @@ def _run(job: str, config: str, settings: Sequence[str] | None, fresh: bool, qui
 
 def _log(quiet: bool) -> None:
     terminal = sys.stderr.isatty()
-    console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler()
     if terminal:
+        from .progress import console
+
         handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
