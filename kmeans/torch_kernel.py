@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from .nearest import Centroids
 from .rows import Rows
 
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and either's under WSL
 _TF32_ROUNDOFF = 2.0**-11  # of each factor of a product: ten bits after the leading one
 _SCORES = 1 << 28  # of one product, 1 GiB of float32
 
@@ -28,6 +30,8 @@ def make_centroids(parts: Sequence[NDArray[np.float32]], device: str) -> Centroi
 
 
 def _sees_gpu() -> bool:
+    if not any(Path(device).exists() for device in _GPU_DEVICES):  # importing torch takes seconds and 500 MB
+        return False
     try:
         import torch
     except ImportError:
@@ -92,6 +96,7 @@ class TorchCentroids(Centroids):
         try:
             a = torch.from_numpy(np.array(rows.a)).to(self._device)
             for start, part in zip(self.starts.tolist(), self._on_device, strict=False):
-                yield start, a @ part.T
+                if len(part):
+                    yield start, a @ part.T
         finally:
             torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,25 @@ def test_mathematics_and_encoders_import_no_engine(source):
     assert above <= {("udfs", "encoders"), ("udfs", "decode")}
 
 
-@pytest.mark.parametrize("source", [s for s in SOURCES if s.parts[0] == "kmeans"], ids=str)
+TORCH_KERNEL = Path("kmeans", "torch_kernel.py")  # imports torch in functions, where it is used
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if s.parts[0] == "kmeans" and s != TORCH_KERNEL], ids=str)
 def test_mathematics_imports_no_torch(source):
     assert "torch" not in set(outside_imports(source))
+
+
+IMPORT_ALL = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+
+
+def test_to_import_the_mathematics_imports_no_torch_and_no_engine():
+    names = [f"lakestrata.kmeans.{s.stem}" for s in SOURCES if s.parent == Path("kmeans") and s.stem != "__init__"]
+    command = [sys.executable, "-c", IMPORT_ALL, *names]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "numpy" in ran.stdout.split()
+    assert not set(ran.stdout.split()) & {"torch", *ENGINES}

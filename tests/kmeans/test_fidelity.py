@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from lakestrata.kmeans.array_points import ArrayPoints
 from lakestrata.kmeans.grid import Grid
-from lakestrata.kmeans.points import ArrayPoints
 from lakestrata.kmeans.tree import LevelSpec, build
 
 SEEDS = range(5)
