@@ -21,6 +21,7 @@ from .nearest import Centroids
 from .rows import Rows
 
 _ONE_BY_ONE = 64  # centroids chosen before candidates are drawn many at a time
+_DENSE = 8  # where more than one pair in so many is near, a product over all costs less
 _MOST_SCORES = 1 << 24  # of one product of candidates and points, 64 MiB
 _ROWS_AT_ONCE = 4096  # converted to float64
 _LEAST_CANDIDATES, _MOST_CANDIDATES = 32, 512  # of one product
@@ -89,15 +90,7 @@ def _choose_one_by_one(points: _Points, chosen: list[int], k: int, n_candidates:
     for step in range(1, k):
         if not points.closest.any():
             return
-        candidates = _draw(points.closest, words[step])
-        distances = _squared(points.rows, candidates)
-        distances *= points.scale
-        np.ceil(distances, out=distances)
-        np.minimum(distances, points.closest, out=distances)
-        best = int(distances.sum(axis=1).argmin())
-        chosen.append(int(candidates[best]))
-        nearer = np.flatnonzero(distances[best] < points.closest)
-        points.come_nearer(nearer, distances[best, nearer])
+        chosen.append(_best_to_all(points, _draw(points.closest, words[step])))
 
 
 def _choose_many(points: _Points, chosen: list[int], k: int, n_candidates: int, seed: int, drawn: int) -> int:
@@ -123,10 +116,24 @@ def _choose_many(points: _Points, chosen: list[int], k: int, n_candidates: int, 
     return drawn + size
 
 
-def _best(points: _Points, candidates: NDArray[np.intp], scores: NDArray[np.float32]) -> int:
+def _best_to_all(points: _Points, candidates: NDArray[np.intp]) -> int:
     """The candidate that lowers the cost most, the first of several; the points it is nearest to are given to it."""
-    places, near = np.nonzero(scores >= points.reach)
-    # In batches: where the points lie close together beside their distance from 0, all pairs may be near.
+    distances = _squared(points.rows, candidates)
+    distances *= points.scale
+    np.ceil(distances, out=distances)
+    np.minimum(distances, points.closest, out=distances)
+    best = int(distances.sum(axis=1).argmin())
+    nearer = np.flatnonzero(distances[best] < points.closest)
+    points.come_nearer(nearer, distances[best, nearer])
+    return int(candidates[best])
+
+
+def _best(points: _Points, candidates: NDArray[np.intp], scores: NDArray[np.float32]) -> int:
+    """The same, looking only at pairs that score high enough."""
+    near_pairs = scores >= points.reach
+    if np.count_nonzero(near_pairs) > near_pairs.size // _DENSE:
+        return _best_to_all(points, candidates)
+    places, near = np.nonzero(near_pairs)
     squared = Centroids(parts=[_augmented(points.rows, candidates)]).squared(points.rows, near, places)
     closest = np.minimum(np.ceil(squared * points.scale), points.closest[near])
     gains = np.bincount(places, weights=points.closest[near] - closest, minlength=len(candidates))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .nearest import Centroids, augment, firsts
 from .rows import Rows
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _SCORES_AT_ONCE = 4096, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class RoutedCentroids:
 
     Args:
         groups: Centroids of the a groups.
-        parts: For each group its centroids as from `nearest.augment`, shape (k_g, d + 1), k_g >= 0.
+        parts: For each group its centroids as from `nearest.augment`, shape (k_g, d + 1); k_g may be 0, but not of all
+            groups that a point looks into.
         probe: Groups to look into, the nearest ones; all of them is exact.
     """
 
@@ -68,8 +69,10 @@ class RoutedCentroids:
             return self.flat.nearest(rows)
         labels = np.empty(len(rows), dtype=np.int64)
         squared = np.empty(len(rows), dtype=np.float64)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
+        scores = -(-self.probe * len(self) // len(self.groups))  # of a row
+        at_once = int(np.clip(_SCORES_AT_ONCE // scores, 64, _ROWS_AT_ONCE))
+        for start in range(0, len(rows), at_once):
+            part = slice(start, start + at_once)
             labels[part], squared[part] = self._nearest(rows[part])
         return labels, squared
 

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Coordinates of the sample: 64 MiB in float64, which every step reads once; for many clusters up to 512 MiB.
 _SAMPLE_COORDINATES, _MOST_COORDINATES = 1 << 23, 1 << 26
+_SAMPLE_POINTS = 1 << 18  # more tell no more, unless the clusters are many
 _SAMPLE_PER_CLUSTER, _LEAST_PER_CLUSTER = 8, 2
 # The greedy choice costs k times the sample: beyond this it would take longer than the iterations that follow.
 MOST_GREEDY = 20_000
@@ -50,7 +51,7 @@ def sample_size(k: int, d: int) -> int:
     """Points to look at for k starting centroids of d coordinates."""
     if k > MOST_GREEDY:
         return RANDOM_SAMPLE * k
-    wanted = max(_SAMPLE_PER_CLUSTER * k, _SAMPLE_COORDINATES // d)
+    wanted = max(_SAMPLE_PER_CLUSTER * k, min(_SAMPLE_COORDINATES // d, _SAMPLE_POINTS))
     return min(wanted, max(_LEAST_PER_CLUSTER * k, _MOST_COORDINATES // d))
 
 

@@ -13,7 +13,7 @@ from .nearest import Centroids
 from .rows import Rows
 
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and either's under WSL
-_TF32_ROUNDOFF = 2.0**-11  # of each factor of a product: ten bits after the leading one
+_TF32_ROUNDOFF = 2.0**-10  # of each factor of a product: ten bits after the leading one, the rest cut off
 _SCORES = 1 << 28  # of one product, 1 GiB of float32
 
 

@@ -29,7 +29,7 @@ class LevelSpec:
         rounds: m, resampling rounds; 0 for plain k-means.
         size: r, members of each cluster that a round keeps.
         strategy: Which members: "closest" to the centroid, or "random".
-        groups: Pre-clusters, for a level made in two steps; it is not resampled.
+        groups: Pre-clusters, for a level made in two steps; rounds are those of the pre-clusters then.
         probe: Groups that a point looks into for its nearest centroid.
     """
 
@@ -85,7 +85,7 @@ def fit_level(
         save: Called with the progress after every move of the centroids and after every round.
 
     Returns:
-        The level's centroids; each is the nearest to some of the points.
+        The level's centroids. Each is the nearest to some of the points; of a level in two steps a few may be to none.
     """
     before = progress.before
     for number in range(progress.round, spec.rounds + 1):
@@ -109,7 +109,11 @@ def fit_level(
     groups = share_out(
         points, points.fetch(before), spec.n_clusters, seed=seed_of(seed, level, _GROUPS), options=options
     )
-    return points.split(groups, spec.probe)
+    centroids = points.split(groups, spec.probe)
+    if len(centroids) < spec.n_clusters:
+        text = "level %d: some groups have fewer distinct points than their share: %d clusters, not %d"
+        logger.warning(text, level, len(centroids), spec.n_clusters)
+    return centroids
 
 
 def seed_of(seed: int, level: int, number: int) -> int:

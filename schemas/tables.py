@@ -162,13 +162,13 @@ CENTROIDS = Table(
             _column("cluster_id", LongType(), "0 .. k-1 in its level"),
             _column("parent_id", LongType(), "cluster_id in the level above; null at the top", null=True),
             _column("centroid", ArrayType(FloatType()), "Coordinates"),
-            _column("children", LongType(), "Items (level 1) or clusters of the level below"),
+            _column("children", LongType(), "Items (level 1) or clusters of the level below; 0 only in a level made in two steps"),
             _column("items", LongType(), "Items below it"),
             _column("radius", DoubleType(), "Root mean square distance of its children"),
         ]
     ),
     ("model_id", "level", "cluster_id"),
-    {"children_positive": "children > 0", "radius_not_negative": "radius >= 0"},
+    {"children_not_negative": "children >= 0", "radius_not_negative": "radius >= 0"},
 )
 
 CHECKPOINTS = Table(

@@ -99,7 +99,8 @@ def test_seeds_are_drawn_from_a_sample(monkeypatch):
 @pytest.mark.parametrize(
     ("k", "d", "expected"),
     [
-        (10, 8, 2**20),  # 64 MiB of coordinates
+        (10, 384, 2**23 // 384),  # 32 MiB of coordinates
+        (10, 8, 2**18),  # or so many points
         (10, 2**19, 80),  # at least 8 a cluster
         (20_000, 1024, 2**16),  # but at most 512 MiB
         (20_000, 2**14, 40_000),  # unless that is less than 2 a cluster
