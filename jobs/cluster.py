@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from hashlib import sha256
+from typing import Any
 
 from pyspark.sql import SparkSession
 
 from ..kmeans.lloyd import Options
 from ..kmeans.partial import CentroidSet
 from ..kmeans.points import Points
-from ..kmeans.tree import build
+from ..kmeans.tree import Progress, build
+from ..kmeans.work import ITEMS_SHARE
 from ..schemas.errors import LakestrataError
 from ..schemas.tables import CHECKPOINTS
-from ..udfs.kept import small_batches
+from ..udfs.kept import parallelism, small_batches
 from ..udfs.points import DataFramePoints, Engine
 from .checkpoints import Checkpoints
 from .inputs import check_inputs, open_embeddings
 from .levels import level_specs
 from .plan import check
+from .progress import progress_bar
 from .publish import Published, publish_tree
 from .quarantine import publish_aside
 from .recipe import Cluster, Recipe, semantic
 from .runs import Result, Run, begin
-from .scratch import Scratch
+from .scratch import Scratch, check_place
 from .store import Input, Store
 from .vectors import id_type_of, pack_vectors, split_by_key
 
 logger = logging.getLogger(__name__)
 
 JOB = "cluster"
-# Below this share of driver_bytes a pass over Spark costs more than the arithmetic: such points come to the driver.
-_ARRAY_SHARE = 16
 
 
 def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
@@ -46,12 +48,14 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
         Rows clustered and set aside, and the tables written: centroids, assignments.
 
     Raises:
-        ConfigurationError: If the embeddings or their columns are missing, or have fewer rows than clusters.
+        ConfigurationError: If the embeddings or their columns are missing, or have fewer rows than clusters, or there
+            is no place for the scratch.
         ResumeError: If an earlier run had another recipe or input, and `fresh` is not set.
     """
     if recipe.embeddings:
         check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
+    check_place(store, recipe.cluster)
     source = open_embeddings(spark, recipe)
     config = {"cluster": semantic(recipe.cluster), "embeddings": semantic(recipe.embeddings)}
     current = begin(store, recipe.name, JOB, config, {source.name: source.version}, fresh=fresh)
@@ -74,10 +78,10 @@ def _cluster(store: Store, recipe: Recipe, source: Input, current: Run, scratch:
     set_aside = publish_aside(store, packed.aside, packed.n_aside, recipe.name, JOB, current, mine)
     scratch.let_go("raw")
     points = packed.points
-    check(options, points.n, points.d)
+    check(options, points.n, points.d, parallelism(store.spark))
     with small_batches(store.spark):
         levels = _fit(store, points, options, current)
-        published = publish_tree(store, points, levels, _model_id(recipe, current), current)
+        published = publish_tree(store, points, levels, _model_id(current.row), current)
     if source.has_changed():
         raise LakestrataError(f"{source.name}: its rows changed while they were clustered: run the job again.")
     return _finish(store, recipe, source, current, published, set_aside)
@@ -88,38 +92,45 @@ def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) 
     specs = level_specs(options, points.n)
     checkpoints = Checkpoints(store, current, points.engine, points.d, options.checkpoint_seconds, specs[0].probe)
     resumed = checkpoints.resume()
-    levels, progress = resumed.levels, resumed.progress
-    if levels or progress.before is not None or progress.state:
-        logger.info("resuming after level %d, in round %d of the next", len(levels), progress.round)
-    small = 4 * points.n * points.d <= options.driver_bytes // _ARRAY_SHARE
+    levels = resumed.levels
+    if levels or resumed.progress.before is not None or resumed.progress.state:
+        logger.info("resuming after level %d, in round %d of the next", len(levels), resumed.progress.round)
+    small = 4 * points.n * points.d <= options.driver_bytes // ITEMS_SHARE
     items: Points = points.sample(points.n, 0) if small else points
-    further = build(
-        items,
-        specs,
-        seed=options.seed,
-        options=Options(options.algorithm, options.max_iter, options.tol),
-        done=levels[-1] if levels else None,
-        first=len(levels) + 1,
-        progress=progress,
-        save=checkpoints.save,
-    )
-    for centroids in further:
-        levels.append(centroids)
-        checkpoints.save_level(len(levels), centroids)
+    with progress_bar(specs) as show:
+
+        def save(level: int, progress: Progress) -> None:
+            show(level, progress)
+            checkpoints.save(level, progress)
+
+        further = build(
+            items,
+            specs,
+            seed=options.seed,
+            options=Options(options.algorithm, options.max_iter, options.tol),
+            done=levels[-1] if levels else None,
+            first=len(levels) + 1,
+            progress=resumed.progress,
+            save=save,
+        )
+        for centroids in further:
+            levels.append(centroids)
+            checkpoints.save_level(len(levels), centroids)
     return levels
 
 
-def _model_id(recipe: Recipe, current: Run) -> str:
-    """The tree's name: the same recipe, under the same name, over the same input gives the same."""
-    parts = (recipe.name, current.row["config_hash"], *sorted(current.row["inputs"].items()))
+def _model_id(run: Mapping[str, Any]) -> str:
+    """The name of a run's tree: the same recipe, under the same name, over the same input gives the same."""
+    parts = (run["name"], run["config_hash"], *sorted(run["inputs"].items()))
     return sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _finish(
     store: Store, recipe: Recipe, source: Input, current: Run, published: Published, set_aside: dict[str, int]
 ) -> Result:
-    model_id = _model_id(recipe, current)
-    old = [model for model in current.superseded_models if model != model_id]
+    model_id = _model_id(current.row)
+    # A run that was broken off and replaced may have published some of its tree, too.
+    old = sorted({*current.superseded_models, *map(_model_id, current.history)} - {model_id})
     if old:
         for table in published.tables:
             table.delete(f"model_id IN ({', '.join(repr(model) for model in old)})")
@@ -131,5 +142,6 @@ def _finish(
         outputs={"model_id": model_id, **versions},
         metrics=published.metrics,
     )
-    store.table(CHECKPOINTS.name).delete(f"run_id = '{current.run_id}'")
+    ended = sorted({current.run_id, *(row["run_id"] for row in current.history)})
+    store.table(CHECKPOINTS.name).delete(f"run_id IN ({', '.join(map(repr, ended))})")
     return result

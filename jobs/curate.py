@@ -9,6 +9,8 @@ from . import cluster, embed, sample
 from .inputs import check_inputs
 from .recipe import Recipe
 from .runs import Result
+from .scratch import check_place
+from .store import Store
 
 
 def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> list[Result]:
@@ -28,5 +30,6 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> list[Res
     if recipe.sample is None:
         raise ConfigurationError(["sample: missing: say how many items to take, as in --set sample.size=10000."])
     check_inputs(spark, recipe)
+    check_place(Store(spark, recipe.work), recipe.cluster)
     jobs = (embed, cluster, sample) if recipe.source else (cluster, sample)
     return [job.run(spark, recipe, fresh=fresh) for job in jobs]

@@ -85,24 +85,26 @@ def run(spark: SparkSession | None, recipe: Recipe, cores: int | None = None, gp
     if gpus and options.device == "cpu":
         raise ConfigurationError([f"cluster.device: cpu leaves {gpus} GPUs idle: set auto or cuda, or plan for none."])
     made = estimate(workload(options, n, d, cores))
-    made = estimate(workload(options, n, d, max(1, cores // _cores_of_a_task(made))))
+    while (tasks := max(1, cores // _cores_of_a_task(made))) < made.load.tasks:  # of fewer tasks each takes more
+        made = estimate(workload(options, n, d, tasks))
     heaviest = max(made.levels, key=lambda level: level.expected.multiply_adds + level.expected.driver_multiply_adds)
     machines, text = _machines(heaviest.spec.groups or heaviest.spec.n_clusters, d, cores, gpus)
     return Plan(recipe.name, size, made, machines, text, tuple(findings(made, machines=machines)))
 
 
-def check(options: Cluster, n: int, d: int) -> None:
-    """Refuse a tree that the driver has no room for; warn of what else will not fit.
+def check(options: Cluster, n: int, d: int, tasks: int | None = None) -> None:
+    """Refuse a tree that the driver or no worker has room for; warn of what else will not fit.
 
     Args:
         options: The tree.
         n: Vectors.
         d: Coordinates of each.
+        tasks: That run at a time; by default one a core of this machine. The fewer, the more each takes.
 
     Raises:
         ConfigurationError: With one line for each thing that would end the run, and the setting that does not.
     """
-    found = findings(estimate(workload(options, n, d, os.cpu_count() or 1)))
+    found = findings(estimate(workload(options, n, d, tasks or os.cpu_count() or 1)))
     for finding in found:
         if not finding.is_fatal:
             logger.warning("%s", finding.text)

@@ -84,7 +84,7 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
     id_type = rows.schema["id"].dataType.simpleString()
     found.create(curated(id_type, len(quotas), kept))
     found.replace(rows, mine, current.commit("curated"))
-    old = [model for model in current.superseded_models if model != model_id]
+    old = sorted({row["inputs"]["tree"] for row in current.history} - {model_id})
     if old:
         gone = f"model_id IN ({', '.join(map(repr, old))})"
         table.delete(gone)

@@ -10,7 +10,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from ..schemas.errors import LakestrataError
+from ..schemas.errors import ConfigurationError, LakestrataError
 from ..schemas.tables import scratch
 from ..udfs.kept import FileBlocks, FrameBlocks, Kept
 from .recipe import Cluster
@@ -29,23 +29,16 @@ class Scratch:
         name: The recipe's name: what earlier, broken runs of that name left is removed.
         run_id: The run.
         id_type: "bigint" or "string".
-
-    Raises:
-        LakestrataError: If files are asked for and there is no place for them.
     """
 
     def __init__(self, store: Store, options: Cluster, name: str, run_id: str, id_type: str) -> None:
         self.name, self.run_id = name, run_id
-        self.declared = scratch(id_type)
-        self.table = store.table(self.declared.name)
+        # Centroids as points have numbers, whatever the ids of the items are.
+        self.tables = {kind: store.table(scratch(kind).name) for kind in sorted({"bigint", id_type})}
         self.root = _root(store, options)
         self.kind = options.scratch
         if self.kind == "auto" and _is_mounted(self.root) and _is_local(store.spark):
             self.kind = "files"
-        if self.kind == "files" and not _is_mounted(self.root):
-            raise LakestrataError(
-                "cluster.scratch: files need a folder that all workers see: name it with cluster.scratch_path."
-            )
         self._cached: dict[str, DataFrame] = {}
         self._attempt = uuid4().hex  # a resumed run repeats step names with other blocks
         self._n_steps = 0
@@ -99,24 +92,40 @@ class Scratch:
 
     def _to_table(self, blocks: DataFrame, name: str) -> DataFrame:
         self._n_steps += 1
-        self.table.create(self.declared)
+        id_type = dict(blocks.dtypes)["ids"].removeprefix("array<").removesuffix(">")
+        table = self.tables[id_type]
+        table.create(scratch(id_type))
         mine = f"owner = '{self.name}' AND name = '{name}'"
         labelled = blocks.withColumns({"owner": F.lit(self.name), "name": F.lit(name)})
         commit = Commit(self.run_id, f"scratch-{self._attempt}-{self._n_steps}", "")
-        self.table.replace(labelled, mine, commit)
+        table.replace(labelled, mine, commit)
         # Pinned to its version: what replaces it under its name may be made from it.
-        return self.table.read(self.table.version()).where(mine).drop("owner", "name")
+        return table.read(table.version()).where(mine).drop("owner", "name")
 
     def _clear(self) -> None:
-        if self.table.exists():
-            self.table.delete(f"owner = '{self.name}'")
+        for table in self.tables.values():
+            if table.exists():
+                table.delete(f"owner = '{self.name}'")
         if _is_mounted(self.root):
             shutil.rmtree(f"{self.root}/run-{self.name}", ignore_errors=True)
 
 
+def check_place(store: Store, options: Cluster) -> None:
+    """Check that files have a place, if they are asked for.
+
+    Raises:
+        ConfigurationError: If they have none.
+    """
+    if options.scratch == "files" and not _is_mounted(_root(store, options)):
+        raise ConfigurationError(
+            ["cluster.scratch: files need a folder that all workers see: name it with cluster.scratch_path."]
+        )
+
+
 def _root(store: Store, options: Cluster) -> str | None:
-    if options.scratch_path:
-        return options.scratch_path.rstrip("/")
+    path = options.scratch_path
+    if path:  # workers have another working directory
+        return os.path.abspath(path) if _is_mounted(path) else path.rstrip("/")
     if is_path(store.work):
         return store.table(_FOLDER).name
     return None

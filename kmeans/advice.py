@@ -91,7 +91,7 @@ def _group_advice(load: Workload, level: int, worker_bytes: int, machines: Machi
 
 
 def _memory_advice(load: Workload, level: int, worker_bytes: int, machines: Machines | None) -> Advice | None:
-    """Whether a worker has room for the level."""
+    """Whether a worker has room for the level; one that has not is killed, as often as it is tried."""
     spec, cost = load.levels[level - 1], level_cost(load, level)
     if cost.worker_bytes <= worker_bytes:
         return None
@@ -101,13 +101,12 @@ def _memory_advice(load: Workload, level: int, worker_bytes: int, machines: Mach
     if fewer:
         other = replace(spec, size=fewer)
         sizes = ", ".join(str(each.size) for each in _with_level(load, level, other).levels)
-        return Finding(False, f"{takes}: set cluster.resampling.{spec.strategy}: [{sizes}]."), other
+        return Finding(True, f"{takes}: set cluster.resampling.{spec.strategy}: [{sizes}]."), other
     split = _split_that_fits(load, level, worker_bytes)
     if not split:
-        return Finding(False, f"{takes}: ask for fewer clusters."), spec
+        return Finding(True, f"{takes}: ask for fewer clusters."), spec
     needs = readable_bytes(level_cost(_with_level(load, level, split), level).worker_bytes)
-    text = f"{takes}: set {_setting(load, level, split)}, which takes {needs}."
-    return Finding(cost.driver_bytes > _room(load), text), split
+    return Finding(True, f"{takes}: set {_setting(load, level, split)}, which takes {needs}."), split
 
 
 def _time_advice(load: Workload, level: int, worker_bytes: int, machines: Machines | None) -> Advice | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
-from .seeding import sample_size
+from .seeding import MOST_GREEDY, sample_size
 from .tree import LevelSpec
 from .work import Passes, Work, Workload, level_work
 
 _CLUSTER_BYTES = 100  # of a cluster on the driver, whatever its level: counts, costs, parents
-_CHUNK_BYTES = 20 << 20  # a worker's block and scores
+_CUT_BYTES = 700  # of a cluster on the driver, where the last of its members that are kept comes to it as a row
+_COPIES = 3  # of vectors that come to the driver: as they were sent, as an array, in the order and form of a search
+_CHUNK_BYTES = 96 << 20  # of a worker: blocks as they come, scores, sums as they go
+_WAITING_BYTES = 80  # of a candidate, while the best of those that wait are found
 _EXACT = 1.15  # the search for near ties, the sums: beside the bare product
 _MOVED_PER_CORE = 150e6  # bytes a second from Spark to Python, or through a shuffle
 _STEP_SECONDS = 1.0  # of a Spark job, beside its work
@@ -122,7 +124,7 @@ def estimate(load: Workload) -> Estimate:
 def level_cost(load: Workload, level: int) -> LevelCost:
     """What a level (1-based) costs."""
     spec, points = load.levels[level - 1], load.points(level)
-    here = load.on_driver(level, points)
+    here = load.on_driver(level)
     # Items come from a table, packed, and are given their place in one, wherever the level is made.
     is_array = here and level > 1
     return LevelCost(
@@ -139,24 +141,28 @@ def level_cost(load: Workload, level: int) -> LevelCost:
 
 
 def _driver_bytes(load: Workload, level: int) -> int:
-    """An array of the points, if it is one; and the sample to seed from, or centroids and their sums if they fit."""
+    """Vectors that come to it; where these are clustered there, what that takes; the cuts of a resampling round."""
     spec, points = load.levels[level - 1], load.points(level)
     k = spec.groups or spec.n_clusters
-    array = 4 * points * load.d if load.on_driver(level, points) else 0
-    centroids = 12 * k * load.d
-    if centroids > load.driver_bytes // 2:  # they stay in files
-        centroids = 0
-    return array + max(centroids, 8 * min(points, sample_size(k, load.d)) * load.d)
+    sample, members = sample_size(k, load.d), load.members(level)
+    come = min(points, sample) if k <= MOST_GREEDY or load.fits(sample) else 0  # else they are drawn into files
+    if spec.groups or load.fits(k):  # the centroids of groups are handed out from here
+        come = max(come, load.n_groups(level) if spec.groups else k)
+    array = points if load.on_driver(level) else members if load.fits(members) else 0
+    # Twice the points, and twice more while seeds are chosen, or the centroids and their sums in float64 as they move.
+    clustered = 4 * load.d * max(4 * array, 2 * array + 12 * k) if array else 0
+    cuts = _CUT_BYTES * k if members and not load.on_driver(level) else 0
+    return max(4 * load.d * _COPIES * come, clustered, cuts)
 
 
 def _worker_bytes(load: Workload, level: int) -> int:
-    """Centroids twice, as given and for the product; and partial sums, or candidates for resampling, or a group."""
-    spec, points = load.levels[level - 1], load.points(level)
-    k = spec.groups or spec.n_clusters
-    step = 16 * k * load.d + _CHUNK_BYTES
-    if spec.groups is None:
-        # Candidates are held twice, with their order beside them, when those of the next block join.
-        return max(step, 8 * k * load.d + _CHUNK_BYTES + 64 * load.candidates(level)) if spec.rounds else step
-    b = ceil(spec.n_clusters / load.n_groups(level))
-    members = min(points, load.most_in_group)
-    return max(step, 2 * members * load.row_bytes + 16 * b * load.d)
+    """Centroids, mapped from a file; and sums of those met, twice while they grow, or candidates; or a group."""
+    spec, points, members = load.levels[level - 1], load.points(level), load.members(level)
+    k = load.n_groups(level) if spec.groups else spec.n_clusters
+    sums = 16 * load.met_by_task(points, k) * load.d
+    # Once twice as many wait as are kept, the worse are dropped.
+    waiting = min(2 * members, load.of_task(points))
+    step = 4 * k * load.d + max(sums, _WAITING_BYTES * waiting)
+    # Likewise of a group too large to cluster. It is there as it came, as one array, in order, and laid out.
+    group = 16 * min(points, 2 * load.most_in_group) * load.d if spec.groups else 0
+    return max(step, group) + _CHUNK_BYTES

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Ids = NDArray[Any]  # int64, or str objects
 Strategy = Literal["closest", "random"]
+_MOST_VECTORS = 1 << 17  # that come to the driver: a pass over more takes it longer than the executors
+_SHARE = 4  # nor may they fill more than this part of driver_bytes
 
 
 class Points(Protocol):
@@ -85,6 +87,11 @@ class Points(Protocol):
     def lift(self, centroids: CentroidSet) -> Points:
         """The centroids of a level as the points of the next, unweighted: cluster ids are their ids."""
         ...
+
+
+def fits_driver(n_vectors: int, d: int, driver_bytes: int) -> bool:
+    """Whether the driver has room for so many vectors of d floats, and clusters them faster than executors would."""
+    return n_vectors <= _MOST_VECTORS and 4 * n_vectors * d <= driver_bytes // _SHARE
 
 
 def as_array(centroids: CentroidSet) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .hashing import MOST_CLASS
 from .lloyd import Options, first_batch
+from .points import fits_driver
 from .seeding import MOST_GREEDY, sample_size
 from .split import MOST_GROUP_COORDINATES
 from .tree import LevelSpec
@@ -16,7 +17,7 @@ from .tree import LevelSpec
 _ROW_BYTES = 24  # of a point in a block, beside its coordinates: id, hash, squared norm
 _SUM_BYTES = 40  # of a cluster in a partial result, beside its coordinate sums
 _CANDIDATE_BYTES = 32  # (cluster, distance, id)
-_ITEMS_SHARE, _SHARE = 16, 4  # the items, or others, up to this part of driver_bytes are an array on the driver
+ITEMS_SHARE = 16  # items up to this part of driver_bytes are an array: less work than passes over Spark
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,28 @@ class Workload:
         """Points that a level (1-based) clusters: the items, or the centroids of the level below."""
         return self.n if level == 1 else self.levels[level - 2].n_clusters
 
-    def on_driver(self, level: int, points: int) -> bool:
-        """Whether so many points of a level are an array on the driver, and not blocks on executors."""
-        share = _ITEMS_SHARE if level == 1 and points == self.n else _SHARE
-        return 4 * points * self.d <= self.driver_bytes // share
+    def fits(self, n_vectors: int) -> bool:
+        """Whether so many vectors, other than the items, come to the driver."""
+        return fits_driver(n_vectors, self.d, self.driver_bytes)
 
-    def candidates(self, level: int) -> int:
-        """Members of clusters that one task may put forward in a resampling round."""
+    def on_driver(self, level: int) -> bool:
+        """Whether the points of a level are an array on the driver, and not blocks on executors."""
+        if level == 1:
+            return 4 * self.n * self.d <= self.driver_bytes // ITEMS_SHARE
+        return self.on_driver(level - 1) or self.fits(self.points(level))
+
+    def of_task(self, points: int) -> int:
+        """Points that one task has."""
+        return ceil(points / self.tasks)
+
+    def met_by_task(self, points: int, k: int) -> int:
+        """Clusters whose sums a task holds and sends: those that some of its points are nearest to."""
+        return min(k, self.of_task(points))
+
+    def members(self, level: int) -> int:
+        """Points that a resampling round keeps; 0 where there is none."""
         spec = self.levels[level - 1]
-        return min(spec.n_clusters * spec.size, ceil(self.points(level) / self.tasks))
+        return min(self.points(level), (spec.groups or spec.n_clusters) * spec.size) if spec.rounds else 0
 
     def n_groups(self, level: int) -> int:
         """Groups of a split level, if all were alike: its pre-clusters, or twice the parts that each must have."""
@@ -74,31 +88,29 @@ class Workload:
 
 @dataclass(frozen=True)
 class Passes:
-    """How often a k-means reads its points.
+    """How often a k-means reads its points, beside searches for points to start empty clusters at.
 
     Attributes:
-        batch: Each nested batch; 0 where there are none.
+        batch: Each nested batch.
         whole: All points, after those.
-        group: All points of a group that one worker clusters by itself.
+        alone: All points, where no batches come before them.
     """
 
     batch: int
     whole: int
-    group: int
+    alone: int
 
     @classmethod
     def expected(cls, options: Options) -> Passes:
         """What is usual: 2 to 4 of each batch and 5 to 15 of all; without batches before them some 25."""
         most = options.max_iter + 1
-        if options.algorithm == "minibatch":
-            return cls(min(3, most), min(10, most), min(25, most))
-        return cls(0, min(25, most), min(25, most))
+        return cls(min(3, most), min(10, most), min(25, most))
 
     @classmethod
     def most(cls, options: Options) -> Passes:
         """`max_iter` moves of the centroids want one assignment more."""
         most = options.max_iter + 1
-        return cls(most if options.algorithm == "minibatch" else 0, most, most)
+        return cls(most, most, most)
 
 
 @dataclass(frozen=True)
@@ -132,46 +144,78 @@ def level_work(load: Workload, level: int, passes: Passes) -> Work:
 
 
 def _in_one_step(load: Workload, level: int, passes: Passes) -> Work:
-    spec, points = load.levels[level - 1], load.points(level)
-    k = spec.n_clusters
-    once = _pass(load, level, points, k)
-    work = _fit(load, level, points, k, passes) + once
-    if not spec.rounds:
-        return work
-    found = 0 if load.on_driver(level, points) else load.tasks * load.candidates(level) * _CANDIDATE_BYTES
-    resampled = once * 2 + Work(shuffled=found) + _fit(load, level, min(points, k * spec.size), k, passes)
-    return work + resampled * spec.rounds + once
+    """K-means with its rounds; a search."""
+    points, k = load.points(level), load.levels[level - 1].n_clusters
+    return _with_rounds(load, level, k, passes) + _pass(load, points, k, load.on_driver(level))
 
 
 def _in_two_steps(load: Workload, level: int, passes: Passes) -> Work:
-    """Pre-clusters, a search for everyone's, a shuffle by group, each group by itself, a search in some groups."""
-    spec, points = load.levels[level - 1], load.points(level)
-    k, a, n_groups = spec.n_clusters, spec.groups or 1, load.n_groups(level)
-    here = load.on_driver(level, points)
-    work = _fit(load, level, points, a, passes) + _pass(load, level, points, a)
+    """Pre-clusters and who is in each; points to the workers of their groups, each clustered by itself; a search.
+
+    Groups that are too large are first divided: all points go to the workers of those, and are assigned again.
+    """
+    spec, points, here = load.levels[level - 1], load.points(level), load.on_driver(level)
+    a, n_groups = spec.groups or 1, load.n_groups(level)
+    b = spec.n_clusters / n_groups
+    work = _with_rounds(load, level, a, passes) + _step(load, points, a, here)
     if n_groups > a:
-        work += _pass(load, level, points, n_groups / a) * (passes.whole + 1)
-    work += Work(rows=points, shuffled=0 if here else points * load.row_bytes)
-    b = k / n_groups
-    seeding = n_groups * _seeding(ceil(b), min(points / n_groups, sample_size(ceil(b), load.d)))
-    work += _product(here, (passes.group * points * b + seeding) * load.d)
-    return work + _pass(load, level, points, a + min(a, spec.probe) * k / a)
+        work += _scatter(load, points, a, here) + _step(load, points, n_groups, here)
+        work += _within(load, a, load.most_in_group, n_groups / a, passes, here)
+    work += _scatter(load, points, n_groups, here) + _within(load, n_groups, points / n_groups, b, passes, here)
+    return work + _pass(load, points, n_groups + min(n_groups, spec.probe) * b, here)
 
 
-def _fit(load: Workload, level: int, points: int, k: int, passes: Passes) -> Work:
-    """Seeds, nested batches, and all points; batches 1 to j have 1 - 2^-j of the points together."""
-    nested = np.array([points >> j for j in range(MOST_CLASS + 1)])
-    j = first_batch(nested, k) if passes.batch else 0
-    n_passes, steps = passes.whole + passes.batch * (1 - 2.0**-j), passes.whole + passes.batch * j
-    work = _pass(load, level, points, k) * n_passes
-    work += _product(True, _seeding(k, min(points, sample_size(k, load.d))) * load.d)
-    if load.on_driver(level, points):
+def _with_rounds(load: Workload, level: int, k: int, passes: Passes) -> Work:
+    """K-means, and in each round a search for members and k-means on them."""
+    spec, points, here = load.levels[level - 1], load.points(level), load.on_driver(level)
+    work = _fit(load, points, k, passes, here)
+    if not spec.rounds:
         return work
-    return work + Work(steps=steps, shuffled=steps * load.tasks * k * (8 * load.d + _SUM_BYTES))
+    members, found = load.members(level), _pass(load, points, k, here)
+    if not here:  # executors find the last member of each cluster first, and then the points up to it
+        candidates = load.tasks * min(k * spec.size, load.of_task(points))
+        found = found * 2 + Work(shuffled=candidates * _CANDIDATE_BYTES)
+    return work + (found + _fit(load, members, k, passes, here or load.fits(members))) * spec.rounds
 
 
-def _pass(load: Workload, level: int, points: int, k: float) -> Work:
-    return Work(rows=points) + _product(load.on_driver(level, points), points * k * load.d)
+def _fit(load: Workload, points: int, k: int, passes: Passes, here: bool) -> Work:
+    """Seeds, which the driver chooses, and steps."""
+    seeding = _seeding(k, min(points, sample_size(k, load.d))) * load.d
+    steps = (_step(load, size, k, here) * count for size, count in _reads(load, points, k, passes))
+    return sum(steps, _product(True, seeding))
+
+
+def _within(load: Workload, n_groups: int, points: float, k: float, passes: Passes, here: bool) -> Work:
+    """K-means in each of so many groups, of so many points and clusters."""
+    assigned = sum(size * count for size, count in _reads(load, int(points), ceil(k), passes)) * k
+    seeding = _seeding(ceil(k), min(points, sample_size(ceil(k), load.d)))
+    return _product(here, n_groups * (assigned + seeding) * load.d)
+
+
+def _reads(load: Workload, points: int, k: int, passes: Passes) -> list[tuple[int, int]]:
+    """Sizes of all points and of the nested batches, each with how often it is read."""
+    sizes = [points >> batch for batch in range(MOST_CLASS + 1)]
+    first = first_batch(np.array(sizes), k) if load.options.algorithm == "minibatch" else 0
+    if not first:
+        return [(points, passes.alone)]
+    return [(points, passes.whole), *((size, passes.batch) for size in sizes[1 : first + 1])]
+
+
+def _step(load: Workload, points: int, k: int, here: bool) -> Work:
+    """A pass, and the sums of all tasks added up."""
+    if here:
+        return _pass(load, points, k, here)
+    sums = load.tasks * load.met_by_task(points, k) * (8 * load.d + _SUM_BYTES)
+    return _pass(load, points, k, here) + Work(steps=1, shuffled=sums)
+
+
+def _scatter(load: Workload, points: int, k: int, here: bool) -> Work:
+    """A pass after which all points go to the workers of their groups."""
+    return _pass(load, points, k, here) + Work(shuffled=0 if here else points * load.row_bytes)
+
+
+def _pass(load: Workload, points: int, k: float, here: bool) -> Work:
+    return Work(rows=points) + _product(here, points * k * load.d)
 
 
 def _product(here: bool, multiply_adds: float) -> Work:
@@ -179,5 +223,8 @@ def _product(here: bool, multiply_adds: float) -> Work:
 
 
 def _seeding(k: int, sample: float) -> float:
-    """Distances that greedy k-means++ finds, each in float64, which counts twice; a random choice finds none."""
+    """Distances that greedy k-means++ finds; a random choice finds none.
+
+    Twice what it chooses by: those of the first centroids are in float64, and later half its candidates are in vain.
+    """
     return 2 * k * sample * (2 + log(k)) if k <= MOST_GREEDY else 0

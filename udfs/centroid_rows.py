@@ -33,12 +33,16 @@ def to_rows(centroids: CentroidSet, spark: SparkSession) -> DataFrame:
         return runs.repartition(parallelism(spark)).mapInArrow(partial(_rows_of_runs, centroids=centroids), ROWS_DDL)
     if isinstance(centroids, GroupedCentroids):
         array = centroids.flat()
-        groups = np.repeat(np.arange(len(centroids.parts)), [len(part) for part in centroids.parts]).tolist()
+        groups = np.repeat(np.arange(len(centroids.parts)), [len(part) for part in centroids.parts])
     else:
-        array = as_array(centroids)
-        groups = [None] * len(array)  # type: ignore[list-item]
-    rows = zip(groups, range(len(array)), array.tolist(), strict=True)
-    return spark.createDataFrame(list(rows), ROWS_DDL)
+        array, groups = as_array(centroids), None
+    k, d = array.shape
+    columns = {
+        "grp": pa.nulls(k, pa.int64()) if groups is None else pa.array(groups),
+        "cluster_id": pa.array(np.arange(k)),
+        "centroid": pa.LargeListArray.from_arrays(np.arange(0, (k + 1) * d, d), pa.array(array.ravel())),
+    }
+    return spark.createDataFrame(pa.table(columns), ROWS_DDL)
 
 
 def from_rows(

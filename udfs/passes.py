@@ -144,7 +144,7 @@ def candidates(batches: Batches, ranking: Ranking, id_type: str) -> Batches:
     waiting: list[tuple[NDArray[np.int64], NDArray[np.int64], Ids]] = []
     n_best = 0
     for block, labels, keys in ranking.ranked(stored_blocks(batches)):
-        waiting.append((labels, keys, block.ids))
+        waiting.append((labels, keys, block.ids.copy()))  # a view would keep the whole block
         if sum(len(part[0]) for part in waiting) > max(_KEPT_AT_ONCE, 2 * n_best):
             waiting = [_best(waiting, ranking.size)]
             n_best = len(waiting[0][0])

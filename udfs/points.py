@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from ..kmeans.array_points import ArrayPoints
 from ..kmeans.grid import Grid
 from ..kmeans.partial import CentroidSet, Step
-from ..kmeans.points import Points, Strategy, nested_sizes
+from ..kmeans.points import Points, Strategy, fits_driver, nested_sizes
 from ..kmeans.seeding import RANDOM_SAMPLE
 from ..kmeans.split import Groups
 from . import passes
@@ -31,8 +31,6 @@ from .passes import Ranking, Search
 from .split import blocks_of, fit_groups
 
 _RANGE_BYTES = 1 << 24  # of partial sums that travel as one row
-_MOST_VECTORS = 1 << 17  # that come to the driver; a pass over more takes it longer than the executors
-_ARRAY_SHARE = 4  # vectors come to the driver where they fill no more than this part of driver_bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Engine:
 
     def holds(self, n_vectors: int, d: int) -> bool:
         """Whether the driver has room for so many vectors, and clusters them faster than executors would."""
-        return n_vectors <= _MOST_VECTORS and 4 * n_vectors * d <= self.driver_bytes // _ARRAY_SHARE
+        return fits_driver(n_vectors, d, self.driver_bytes)
 
 
 class DataFramePoints:
@@ -209,6 +207,6 @@ class DataFramePoints:
     def _collect(self, frame: DataFrame) -> ArrayPoints:
         run = partial(passes.vectors, id_type=self.id_type)
         with small_batches(self.engine.spark):
-            table = frame.mapInArrow(run, f"ids array<{self.id_type}>, x binary, n int").toArrow()
-        ids, x = passes.read_vectors(table, self.d)
+            found = frame.mapInArrow(run, f"ids array<{self.id_type}>, x binary, n int")
+            ids, x = passes.read_vectors(found.toArrow(), self.d)  # the table is let go before its copy is sorted
         return ArrayPoints(x, ids, self.grid)

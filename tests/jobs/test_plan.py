@@ -78,7 +78,7 @@ def test_the_papers_plan(ended):
     assert all(len(row) == 11 for row in rows)
     assert "743,000,000 vectors of 1,024 floats (as plan.rows and plan.dimension say)" in line_of(out, "recipe")
     assert line_of(out, "blocks").split()[1:3] == ["2.78", "TiB,"]  # 743 M x (4 x 1,024 + 24) bytes
-    assert "of cluster.driver_bytes: 16 GiB" in line_of(out, "driver")
+    assert "of cluster.driver_bytes: 4 GiB" in line_of(out, "driver")
     assert "1,024 cores of 5.0e10 multiply-adds a second (measured here" in line_of(out, "machines")
     assert out[-1] == "Everything fits."
 
@@ -103,8 +103,9 @@ def test_what_will_not_fit_is_told_with_the_setting_that_does(ended):
     code, out, err = ended("--config", "paper", "--set", FLAT, "--set", "cluster.driver_bytes=1073741824")
     assert (code, err) == (2, [])
     split, driver = out[-2:]
-    assert split.startswith("level 1: 10,000,000 clusters of 1,024 floats take 153 GiB in each worker")
-    assert driver.startswith("the driver needs 8.61 GiB")
+    # 38.1 GiB of centroids; sums of them all, 76.3 GiB, twice: so large a task leaves room for few
+    assert split.startswith("level 1: 10,000,000 clusters of 1,024 floats take 191 GiB in each worker")
+    assert driver.startswith("the driver needs 1.82 GiB")
     named = re.findall(r"set (cluster\.\w+): (\[[^]]+\]|\d+)", f"{split} {driver}")
     assert [key for key, _ in named] == ["cluster.split", "cluster.driver_bytes"]
     settings = [word for key, value in named for word in ("--set", f"{key}={value}")]
@@ -191,12 +192,24 @@ def test_tables_are_looked_at(spark, ended, config, tmp_path):
     )
 
 
+def test_the_cluster_job_is_refused_what_no_worker_has_room_for(caplog):
+    options = load_recipe("paper", [FLAT, "cluster.driver_bytes=8589934592"]).cluster
+    with pytest.raises(ConfigurationError) as caught:
+        plan.check(options, 743_000_000, 1024, tasks=100)
+    (problem,) = caught.value.problems
+    assert problem.startswith("cluster: level 1: 10,000,000 clusters of 1,024 floats")
+    assert "set cluster.split: [" in problem
+    plan.check(options, 743_000_000, 1024, tasks=2000)  # so few points each has that it meets few clusters
+    assert caplog.records == []
+
+
 def test_the_cluster_job_is_refused_what_the_driver_has_no_room_for(caplog):
-    options = load_recipe("paper", [FLAT]).cluster
+    options = load_recipe("paper", ["cluster.driver_bytes=1073741824"]).cluster
     with pytest.raises(ConfigurationError) as caught:
         plan.check(options, 743_000_000, 1024)
     (problem,) = caught.value.problems
-    assert problem.startswith("cluster: level 1: 10,000,000 clusters of 1,024 floats")
+    assert problem.startswith("cluster: the driver needs 2.13 GiB")
+    assert problem.endswith("set cluster.driver_bytes: 4294967296 (4 GiB).")
     assert caplog.records == []
 
 

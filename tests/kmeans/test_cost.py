@@ -1,29 +1,22 @@
-"""The cost model: small cases solved by hand, what grows with what, and advice that holds when it is taken."""
+"""The cost model: small cases solved by hand, and what grows with what."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from math import log
 
 import pytest
 
-from lakestrata.kmeans.advice import WORKER_BYTES, findings, readable_bytes, readable_time, split_of
 from lakestrata.kmeans.cost import Machines, estimate
 from lakestrata.kmeans.lloyd import Options
+from lakestrata.kmeans.seeding import sample_size
 from lakestrata.kmeans.tree import LevelSpec
 from lakestrata.kmeans.work import Work, Workload
 
 MIB, GIB = 1 << 20, 1 << 30
 LLOYD = Options("lloyd", max_iter=3)  # 4 passes: 3 moves, and the assignment after the last
 ITEMS = Workload(100_000, 8, (LevelSpec(10),), LLOYD, driver_bytes=MIB, tasks=2)  # 3.2 MB: not on the driver
-PAPER = Workload(
-    743_000_000,
-    1024,
-    (LevelSpec(10_000_000), LevelSpec(500_000, 10, 10), LevelSpec(50_000, 10, 5), LevelSpec(10_000, 10, 3)),
-    driver_bytes=16 * GIB,
-    tasks=1000,
-)
+CHUNK = 96 * MIB  # what a worker takes for blocks and scores
 
 
 def with_levels(load, *levels):
@@ -32,28 +25,6 @@ def with_levels(load, *levels):
 
 def arithmetic(work):
     return work.multiply_adds + work.driver_multiply_adds
-
-
-def split_named(text):
-    """The setting that a finding names, as a list."""
-    found = re.search(r"cluster\.split: \[([^]]+)\]", text)
-    assert found, text
-    return [None if entry == "null" else int(entry) for entry in found[1].split(", ")]
-
-
-def as_advised(load, found):
-    """The same tree with all settings that findings name."""
-    for finding in found:
-        if "cluster.split" in finding.text:
-            splits = split_named(finding.text)
-            specs = zip(load.levels, splits, strict=True)
-            load = with_levels(load, *(replace(s, groups=a, rounds=0) if a else s for s, a in specs))
-        elif "cluster.driver_bytes: " in finding.text:
-            load = replace(load, driver_bytes=int(re.findall(r"cluster\.driver_bytes: (\d+)", finding.text)[0]))
-        elif "cluster.resampling." in finding.text:
-            sizes = re.findall(r"cluster\.resampling\.\w+: \[([^]]+)\]", finding.text)[0].split(", ")
-            load = with_levels(load, *(replace(s, size=int(r)) for s, r in zip(load.levels, sizes, strict=True)))
-    return load
 
 
 def test_plain_lloyd():
@@ -65,8 +36,8 @@ def test_plain_lloyd():
     assert level.expected.multiply_adds == 5 * 100_000 * 10 * 8
     assert level.expected.driver_multiply_adds == pytest.approx(2 * 10 * 100_000 * 8 * (2 + log(10)))
     assert (level.expected.steps, level.expected.shuffled) == (4, 4 * 2 * 10 * (8 * 8 + 40))
-    assert level.worker_bytes == 16 * 10 * 8 + 20 * MIB
-    assert level.driver_bytes == 8 * 100_000 * 8  # all are in the sample to seed from
+    assert level.worker_bytes == 4 * 10 * 8 + 16 * 10 * 8 + CHUNK
+    assert level.driver_bytes == 3 * 4 * 100_000 * 8  # all are in the sample to seed from
     assert made.driver_bytes == level.driver_bytes + 100 * 10
     assert made.scratch_bytes == 100_000 * (56 + 32)
     assert estimate(replace(ITEMS, metric="cosine")).scratch_bytes == 100_000 * 56
@@ -78,34 +49,69 @@ def test_nested_batches_cost_less_than_a_pass_each():
     nested = 1 - 1 / 32  # batch 5 is the last with 16 points a cluster: a half, a quarter, ... 1/32 of the points
     assert level.passes == (10 + 3 * nested + 1, 51 + 51 * nested + 1)
     assert (level.expected.steps, level.most.steps) == (10 + 3 * 5, 51 + 51 * 5)
+    (few,) = estimate(replace(load, n=60_000)).levels  # half of which are not 2**15
+    assert few.passes == (25 + 1, 51 + 1)
 
 
-def test_resampling_passes_over_all_points_twice_a_round_and_once_at_its_end():
+def test_a_task_sends_the_sums_of_clusters_that_its_points_meet():
+    load = Workload(1 << 20, 8, (LevelSpec(2048),), driver_bytes=MIB)
+    (level,) = estimate(load).levels
+    assert level.expected.shuffled == (10 + 3 * 5) * 2048 * (8 * 8 + 40)
+    (level,) = estimate(replace(load, tasks=1024)).levels  # 1024 points each, 512 of the first batch, ...
+    assert level.expected.shuffled == 1024 * (10 * 1024 + 3 * (512 + 256 + 128 + 64 + 32)) * (8 * 8 + 40)
+    assert level.worker_bytes == (4 * 2048 + 16 * 1024) * 8 + CHUNK
+
+
+def test_resampling_passes_over_all_points_twice_a_round():
     plain, resampled = estimate(ITEMS), estimate(with_levels(ITEMS, LevelSpec(10, 2, 3)))
     more = resampled.expected.rows - plain.expected.rows
-    assert more == 2 * (2 * 100_000 + 4 * 30) + 100_000  # the 30 members are on the driver
-    assert resampled.expected.multiply_adds - plain.expected.multiply_adds == 5 * 100_000 * 10 * 8
+    assert more == 2 * (2 * 100_000 + 4 * 30)  # the 30 members are on the driver
+    assert resampled.expected.multiply_adds - plain.expected.multiply_adds == 4 * 100_000 * 10 * 8
     assert resampled.expected.shuffled - plain.expected.shuffled == 2 * 2 * 30 * 32
     assert resampled.expected.steps == plain.expected.steps
 
 
+def test_an_array_finds_its_members_in_one_pass():
+    load = replace(ITEMS, driver_bytes=GIB)
+    plain, resampled = estimate(load), estimate(with_levels(load, LevelSpec(10, 2, 3)))
+    assert resampled.expected.rows - plain.expected.rows == 2 * (100_000 + 4 * 30)
+    assert resampled.expected.shuffled == 0
+
+
+def test_candidates_wait_in_workers_until_there_are_twice_as_many_as_are_kept():
+    load = with_levels(ITEMS, LevelSpec(10, 2, 4000))
+    assert estimate(load).worker_bytes == 4 * 10 * 8 + 80 * 50_000 + CHUNK  # all that a task has
+    load = with_levels(ITEMS, LevelSpec(10, 2, 2000))
+    assert estimate(load).worker_bytes == 4 * 10 * 8 + 80 * 2 * 20_000 + CHUNK
+
+
 def test_a_split_level():
-    load = Workload(1_000_000, 4, (LevelSpec(100, 10, 5, groups=10, probe=3),), LLOYD, driver_bytes=MIB, tasks=2)
+    load = Workload(1_000_000, 4, (LevelSpec(100, groups=10, probe=3),), LLOYD, driver_bytes=MIB, tasks=2)
     (level,) = estimate(load).levels
-    assert level.passes == (4 + 1 + 1 + 1, 4 + 1 + 1 + 1)  # pre-clusters, whose is whose, the shuffle, the end
+    assert level.passes == (4 + 1 + 1 + 1, 4 + 1 + 1 + 1)  # pre-clusters, how many are in each, the shuffle, the end
     within = 4 * 1_000_000 * 10 * 4 + 10 * (2 * 10 * 100_000 * (2 + log(10))) * 4
     probed = 1_000_000 * (10 + 3 * 10) * 4
-    assert level.expected.multiply_adds == pytest.approx(5 * 1_000_000 * 10 * 4 + within + probed)
-    assert level.expected.shuffled == 1_000_000 * (16 + 24) + 4 * 2 * 10 * (8 * 4 + 40)
-    assert level.worker_bytes == 2 * 1_000_000 * 40 + 16 * 10 * 4  # all points in one group, and its centroids
+    assert level.expected.multiply_adds == pytest.approx(6 * 1_000_000 * 10 * 4 + within + probed)
+    assert level.expected.shuffled == 1_000_000 * (16 + 24) + 5 * 2 * 10 * (8 * 4 + 40)
+    assert level.worker_bytes == 4 * 4 * 1_000_000 * 4 + CHUNK  # all points in one group, four times
     every = estimate(with_levels(load, replace(load.levels[0], probe=1 << 60)))
     assert every.expected.multiply_adds - level.expected.multiply_adds == 1_000_000 * 7 * 10 * 4
+    resampled = estimate(with_levels(load, replace(load.levels[0], rounds=2, size=3)))  # the pre-clusters are
+    assert resampled.expected.rows - level.expected.rows == 2 * (2 * 1_000_000 + 4 * 30)
 
 
 def test_groups_too_large_for_a_worker_are_divided():
-    load = Workload(10_000_000, 1024, (LevelSpec(10_000, groups=100),))
+    load = Workload(10_000_000, 1024, (LevelSpec(10_000, groups=100, probe=1),), LLOYD)
     assert load.most_in_group == 65_536
     assert load.n_groups(1) == 100 * 4  # 100,000 points are 1.5 times what a worker takes; parts have half of that
+    (level,) = estimate(load).levels
+    assert level.passes == (4 + 1 + 2 + 1 + 1, 4 + 1 + 2 + 1 + 1)  # one shuffle more, and how many are in each then
+    assert level.expected.shuffled == 2 * 10_000_000 * (4096 + 24) + (5 * 100 + 400) * (8 * 1024 + 40)
+    assigned = 10_000_000 * (6 * 100 + 2 * 400 + (400 + 25))
+    within = 4 * (100 * 65_536 * 4 + 10_000_000 * 25)  # each into 4 of its points that a worker takes; those into 25
+    seeds = 2 * (100 * 4 * sample_size(4, 1024) * (2 + log(4)) + 400 * 25 * sample_size(25, 1024) * (2 + log(25)))
+    assert level.expected.multiply_adds == pytest.approx((assigned + within + seeds) * 1024)
+    assert level.worker_bytes == 4 * 4 * 2 * 65_536 * 1024 + CHUNK  # of a larger group so many come before some go
     assert replace(load, n=6_000_000).n_groups(1) == 100
 
 
@@ -116,12 +122,47 @@ def test_what_fits_the_driver_is_done_there():
     assert (top.block_bytes, top.worker_bytes) == (0, 0)
     assert (top.expected.shuffled, top.expected.multiply_adds, top.expected.steps) == (0, 0, 0)
     assert top.expected.driver_multiply_adds > 0
+    assert top.driver_bytes == 4 * 4 * 20_000 * 64  # twice, and twice more while it is seeded
+    top = estimate(with_levels(load, LevelSpec(20_000), LevelSpec(5000))).levels[1]
+    assert top.driver_bytes == (2 * 20_000 + 12 * 5000) * 4 * 64  # and what it takes to move the centroids
+
+
+@pytest.mark.parametrize(("k", "on_driver"), [(1 << 17, True), ((1 << 17) + 1, False)])
+def test_more_points_than_the_driver_is_quick_with_stay_on_executors(k, on_driver):
+    load = Workload(10_000_000, 64, (LevelSpec(k), LevelSpec(500)))
+    assert estimate(load).levels[1].on_driver == on_driver
+    items = replace(load, n=200_000)  # 51 MB, a sixteenth of driver_bytes at most: what is above is there, too
+    assert [level.on_driver for level in estimate(items).levels] == [True, True]
+
+
+def test_a_quarter_of_the_driver_is_what_comes_to_it():
+    load = Workload(10_000_000, 1024, (LevelSpec(60_000), LevelSpec(500)))
+    assert estimate(load).levels[1].on_driver  # 246 of 268 MB
+    assert not estimate(replace(load, d=1200)).levels[1].on_driver
+
+
+@pytest.mark.parametrize(
+    ("spec", "in_bytes"),
+    [
+        (LevelSpec(20_000), 3 * 4 * sample_size(20_000, 16) * 16),  # to seed from
+        (LevelSpec(60_000), 3 * 4 * 120_000 * 16),  # two for each: fewer than 2**17
+        (LevelSpec(100_000), 3 * 4 * 100_000 * 16),  # these are drawn into files, the centroids come
+        (LevelSpec(200_000), 0),  # neither
+        (LevelSpec(200_000, 10, 5), 700 * 200_000),  # the last member of each cluster
+        (LevelSpec(400_000, groups=200_000), 3 * 4 * 200_000 * 16),  # the groups' always come
+    ],
+    ids=str,
+)
+def test_what_the_driver_holds(spec, in_bytes):
+    (level,) = estimate(Workload(10_000_000, 16, (spec,))).levels
+    assert not level.on_driver
+    assert level.driver_bytes == in_bytes
 
 
 def test_work_adds_up():
     work = Work(1, 2, 3, 4, 5)
     assert work + work == work * 2
-    made = estimate(PAPER)
+    made = estimate(Workload(1_000_000, 64, (LevelSpec(20_000), LevelSpec(500, 10, 10))))
     assert made.expected.rows == sum(level.expected.rows for level in made.levels)
     assert made.most.shuffled == sum(level.most.shuffled for level in made.levels)
 
@@ -164,115 +205,3 @@ def test_more_costs_more(algorithm, more):
         assert one.driver_bytes <= other.driver_bytes
         for usual, most in zip(vars(one.expected).values(), vars(one.most).values(), strict=True):
             assert usual <= most
-
-
-def test_the_papers_bottom_level_at_once_does_not_fit_and_the_split_named_does():
-    found = findings(estimate(PAPER))
-    assert len(found) == 1
-    assert found[0].is_fatal
-    assert found[0].text.startswith("level 1: 10,000,000 clusters of 1,024 floats take 153 GiB in each worker")
-    a, *others = split_named(found[0].text)
-    assert others == [None, None, None]
-    assert 10_000_000 % a == 0
-    assert f"(10,000,000 = {a:,} x {10_000_000 // a:,})" in found[0].text
-    better = as_advised(PAPER, found)
-    assert findings(estimate(better)) == []
-    assert estimate(better).worker_bytes < WORKER_BYTES
-    assert estimate(better).expected.multiply_adds < estimate(PAPER).expected.multiply_adds / 10
-    assert better.n_groups(1) == a  # none must be divided
-
-
-def test_all_that_a_larger_tree_needs_is_said_at_once():
-    levels = (LevelSpec(200_000_000, 10, 40), LevelSpec(8_000_000, 10, 10), LevelSpec(100_000, 10, 40))
-    load = Workload(17_000_000_000, 1024, levels, tasks=1000)
-    found = findings(estimate(load))
-    assert [finding.text.split(":")[0].split(" needs")[0] for finding in found] == ["level 1", "level 2", "the driver"]
-    assert findings(estimate(as_advised(load, found))) == []
-
-
-def test_a_driver_without_room_is_fatal_and_the_value_named_is_enough():
-    load = Workload(50_000_000, 1024, (LevelSpec(400_000), LevelSpec(1000)), tasks=100)
-    (finding,) = findings(estimate(load))
-    assert finding.is_fatal
-    assert finding.text.startswith(
-        "the driver needs 6.14 GiB (level 1 takes 6.1 GiB, the clusters of all levels 38.2 MiB)"
-    )
-    assert finding.text.endswith("and may use 1 GiB: set cluster.driver_bytes: 8589934592 (8 GiB).")
-    assert findings(estimate(as_advised(load, [finding]))) == []
-
-
-def test_a_driver_always_has_room_for_a_little():
-    assert findings(estimate(replace(ITEMS, driver_bytes=1))) == []
-
-
-def test_members_that_one_worker_cannot_hold():
-    load = Workload(1 << 30, 16, (LevelSpec(1000, 10, 1 << 20),), tasks=1)
-    (finding,) = findings(estimate(load), worker_bytes=4 * GIB)
-    assert not finding.is_fatal
-    assert "cluster.resampling.closest: [" in finding.text
-    better = as_advised(load, [finding])
-    assert findings(estimate(better), worker_bytes=4 * GIB) == []
-    assert better.levels[0].size > 60_000  # 4 GiB hold 67 million candidates of 64 bytes
-    assert findings(estimate(replace(load, tasks=100)), worker_bytes=4 * GIB) == []
-
-
-def test_what_takes_too_long_is_split_or_wants_more_machines():
-    load = Workload(1_000_000_000, 256, (LevelSpec(1_000_000),), driver_bytes=8 * GIB, tasks=16)
-    slow = Machines(16, 16 * 5e10, 16 * 5e10)
-    (finding,) = findings(estimate(load), machines=slow)
-    assert not finding.is_fatal
-    assert "on these machines: set cluster.split: [" in finding.text
-    better = as_advised(load, [finding])
-    assert findings(estimate(better), machines=slow) == []
-    (finding,) = findings(estimate(better), machines=Machines(1, 1e8, 1e8))
-    assert re.search(r": [\d,]+ times as many would take 7\d\d h\.$", finding.text)
-    assert findings(estimate(load), machines=Machines(10_000, 1e15, 1e12)) == []
-
-
-def test_pre_clusters_that_must_be_divided():
-    load = Workload(100_000_000, 1024, (LevelSpec(1_000_000, groups=100),), driver_bytes=8 * GIB)
-    (finding,) = findings(estimate(load))
-    assert not finding.is_fatal
-    assert "100 pre-clusters have some 1,000,000 points each, and a worker takes 65,536" in finding.text
-    assert findings(estimate(as_advised(load, [finding]))) == []
-    (finding,) = findings(estimate(with_levels(load, LevelSpec(500, groups=100))))
-    assert finding.is_fatal
-    assert finding.text.endswith("leave split out.")
-
-
-@pytest.mark.parametrize(
-    ("k", "least", "a"),
-    [
-        (1_000_000, 1, 1000),
-        (200_000_000, 1, 20_000),  # nearer to the root than 10,000 or 40,000, rounder than 16,000 x 12,500
-        (10_000_000, 50_000, 50_000),
-        (7919, 1, 90),  # a prime
-        (3, 1, 2),
-        (2, 1, None),
-        (100, 200, None),
-    ],
-)
-def test_splits_are_round_and_near_the_root_or_what_the_groups_want(k, least, a):
-    assert split_of(k, least) == a
-
-
-def test_only_what_fits_is_a_split():
-    assert split_of(1_000_000, fits=lambda groups: groups <= 700) in (500, 625)
-    assert split_of(1_000_000, fits=lambda groups: False) is None
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 bytes"), (1023, "1,023 bytes"), (1024, "1 KiB"), (1536 * MIB, "1.5 GiB"), (200 * GIB, "200 GiB")],
-)
-def test_bytes_for_people(count, text):
-    assert readable_bytes(count) == text
-    assert readable_bytes(2**60) == "1,024 PiB"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.1, "1 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h"), (3.6e6, "1,000 h")],
-)
-def test_times_for_people(seconds, text):
-    assert readable_time(seconds) == text
