@@ -84,7 +84,7 @@ def _cluster(store: Store, recipe: Recipe, source: Input, current: Run, scratch:
         published = publish_tree(store, points, levels, _model_id(current.row), current)
     if source.has_changed():
         raise LakestrataError(f"{source.name}: its rows changed while they were clustered: run the job again.")
-    return _finish(store, recipe, source, current, published, set_aside)
+    return _finish(store, source, current, published, set_aside)
 
 
 def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) -> list[CentroidSet]:
@@ -125,9 +125,7 @@ def _model_id(run: Mapping[str, Any]) -> str:
     return sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _finish(
-    store: Store, recipe: Recipe, source: Input, current: Run, published: Published, set_aside: dict[str, int]
-) -> Result:
+def _finish(store: Store, source: Input, current: Run, published: Published, set_aside: dict[str, int]) -> Result:
     model_id = _model_id(current.row)
     # A run that was broken off and replaced may have published some of its tree, too.
     old = sorted({*current.superseded_models, *map(_model_id, current.history)} - {model_id})
