@@ -162,7 +162,7 @@ CENTROIDS = Table(
             _column("cluster_id", LongType(), "0 .. k-1 in its level"),
             _column("parent_id", LongType(), "cluster_id in the level above; null at the top", null=True),
             _column("centroid", ArrayType(FloatType()), "Coordinates"),
-            _column("children", LongType(), "Items (level 1) or clusters of the level below; 0 only in a level made in two steps"),
+            _column("children", LongType(), "Items (level 1) or clusters below; 0 only where made in two steps"),
             _column("items", LongType(), "Items below it"),
             _column("radius", DoubleType(), "Root mean square distance of its children"),
         ]
