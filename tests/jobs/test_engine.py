@@ -157,9 +157,9 @@ def assert_adds_up(tree, n_clusters):
     assert [[row["cluster_id"] for row in level] for level in tree.levels] == [[*range(k)] for k in n_clusters]
     assert sorted(items()) == [row["id"] for row in tree.assigned]
     for number, (level, parents) in enumerate(zip(tree.levels, tree.parents, strict=True), start=1):
-        assert {row["cluster_id"]: row["children"] for row in level} == Counter(parents.tolist())
+        assert Counter({row["cluster_id"]: row["children"] for row in level}) == Counter(parents.tolist())
         below = Counter(row[f"level_{number}"] for row in tree.assigned)
-        assert {row["cluster_id"]: row["items"] for row in level} == below
+        assert Counter({row["cluster_id"]: row["items"] for row in level}) == below
     if len(tree.levels) > 1:
         assert all(row["level_2"] == tree.parents[1][row["level_1"]] for row in tree.assigned)
 
