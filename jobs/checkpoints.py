@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from time import monotonic
 
@@ -19,8 +18,6 @@ from ..udfs.centroids import StoredCentroids
 from ..udfs.points import Engine
 from .runs import Run
 from .store import Store
-
-logger = logging.getLogger(__name__)
 
 _FINISHED = -1  # in place of a round: the level's own centroids
 _GROUPS = -2  # those of its groups
@@ -107,10 +104,6 @@ class Checkpoints:
             self._append(self._rows(level, progress.round, state.centroids, json.dumps(values)))
         self._last = monotonic()
         self._pause = max(self._seconds, _OVERHEAD * (self._last - started) if self._seconds else 0.0)
-
-    def clear(self) -> None:
-        """Remove the run's checkpoints."""
-        self._table.delete(f"run_id = '{self._run.run_id}'")
 
     def _rows(self, level: int, number: int, centroids: CentroidSet, state: str | None = None) -> DataFrame:
         labels = {
