@@ -16,8 +16,10 @@ from ..kmeans.tree import Progress, build
 from ..kmeans.work import ITEMS_SHARE
 from ..schemas.errors import LakestrataError
 from ..schemas.tables import CHECKPOINTS
+from ..udfs.centroids import files_of
 from ..udfs.kept import parallelism, small_batches
 from ..udfs.points import DataFramePoints, Engine
+from ..udfs.shared_files import remove
 from .checkpoints import Checkpoints
 from .inputs import check_inputs, open_embeddings
 from .levels import level_specs
@@ -59,14 +61,14 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
     source = open_embeddings(spark, recipe)
     config = {"cluster": semantic(recipe.cluster), "embeddings": semantic(recipe.embeddings)}
     current = begin(store, recipe.name, JOB, config, {source.name: source.version}, fresh=fresh)
-    if current.finished:
-        return current.finished
     id_type = str(id_type_of(source.rows.schema["id"].dataType))
     scratch = Scratch(store, recipe.cluster, recipe.name, current.run_id, id_type)
     try:
-        return _cluster(store, recipe, source, current, scratch, id_type)
+        result = current.finished or _cluster(store, recipe, source, current, scratch, id_type)
     finally:
         scratch.close()
+    _forget_checkpoints(store, current)  # also those that a finished run could not remove any more
+    return result
 
 
 def _cluster(store: Store, recipe: Recipe, source: Input, current: Run, scratch: Scratch, id_type: str) -> Result:
@@ -97,11 +99,15 @@ def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) 
         logger.info("resuming after level %d, in round %d of the next", len(levels), resumed.progress.round)
     small = 4 * points.n * points.d <= options.driver_bytes // ITEMS_SHARE
     items: Points = points.sample(points.n, 0) if small else points
+    files: set[str] = set()  # of the centroids that may be needed again
     with progress_bar(specs) as show:
 
         def save(level: int, progress: Progress) -> None:
+            nonlocal files
             show(level, progress)
             checkpoints.save(level, progress)
+            old, files = files, files_of(*levels, progress.before, progress.state and progress.state.centroids)
+            remove(old - files)
 
         further = build(
             items,
@@ -133,13 +139,17 @@ def _finish(store: Store, source: Input, current: Run, published: Published, set
         for table in published.tables:
             table.delete(f"model_id IN ({', '.join(repr(model) for model in old)})")
     versions = {table.name: f"version {table.version()}" for table in published.tables}
-    result = current.finish(
+    return current.finish(
         rows_in=source.rows.count(),
         rows_out=published.n_items,
         set_aside=set_aside,
         outputs={"model_id": model_id, **versions},
         metrics=published.metrics,
     )
-    ended = sorted({current.run_id, *(row["run_id"] for row in current.history)})
-    store.table(CHECKPOINTS.name).delete(f"run_id IN ({', '.join(map(repr, ended))})")
-    return result
+
+
+def _forget_checkpoints(store: Store, current: Run) -> None:
+    table = store.table(CHECKPOINTS.name)
+    ended = f"run_id IN ({', '.join(sorted(map(repr, {current.run_id, *(row['run_id'] for row in current.history)})))})"
+    if not table.read().where(ended).isEmpty():
+        table.delete(ended)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from ..kmeans.partial import CentroidSet
+from ..kmeans.partial import CentroidSet, sum_by
 from ..kmeans.points import Points
 from ..kmeans.quotas import tree_sizes
 from ..kmeans.routed import RoutedCentroids, recall
@@ -93,15 +93,6 @@ def _levels_above(
             Level(centroids, np.bincount(labels, minlength=len(centroids)), sum_by(labels, squared, len(centroids)))
         )
     return above, held
-
-
-def sum_by(labels: NDArray[np.int64], squared: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Sums of squared distances (whole numbers below 2**53) by label, exact until the last rounding, shape (k,)."""
-    whole = squared.astype(np.int64)
-    high, low = np.zeros(k, np.int64), np.zeros(k, np.int64)
-    np.add.at(high, labels, whole >> 26)
-    np.add.at(low, labels, whole & ((1 << 26) - 1))
-    return np.ldexp(high.astype(np.float64), 26) + low
 
 
 def _bottom(assigned: DataFrame, centroids: CentroidSet, points: DataFramePoints) -> Level:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from uuid import uuid4
 
+import fsspec
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -13,10 +15,14 @@ from pyspark.sql import functions as F
 from ..schemas.errors import ConfigurationError, LakestrataError
 from ..schemas.tables import scratch
 from ..udfs.kept import FileBlocks, FrameBlocks, Kept
+from ..udfs.shared_files import is_uri, remove_folder
 from .recipe import Cluster
-from .store import Commit, Store, is_path
+from .store import Commit, Store, first_line, is_path
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = "scratch_files"
+_MOUNTS = ("/dbfs", "/Volumes", "/Workspace")  # object stores that look like folders, on Databricks
 
 
 class Scratch:
@@ -35,9 +41,13 @@ class Scratch:
         self.name, self.run_id = name, run_id
         # Centroids as points have numbers, whatever the ids of the items are.
         self.tables = {kind: store.table(scratch(kind).name) for kind in sorted({"bigint", id_type})}
-        self.root = _root(store, options)
+        self.root = _place(store, options)
+        obstacle = self.root and _obstacle(self.root)
+        if obstacle:
+            logger.info("no files at %s (%s): the driver passes on centroids of any size", self.root, obstacle)
+            self.root = None
         self.kind = options.scratch
-        if self.kind == "auto" and _is_mounted(self.root) and _is_local(store.spark):
+        if self.kind == "auto" and _is_disk(self.root) and _is_local(store.spark):
             self.kind = "files"
         self._cached: dict[str, DataFrame] = {}
         self._attempt = uuid4().hex  # a resumed run repeats step names with other blocks
@@ -106,8 +116,12 @@ class Scratch:
         for table in self.tables.values():
             if table.exists():
                 table.delete(f"owner = '{self.name}'")
-        if _is_mounted(self.root):
-            shutil.rmtree(f"{self.root}/run-{self.name}", ignore_errors=True)
+        if self.root is None:
+            return
+        try:
+            remove_folder(f"{self.root}/run-{self.name}")
+        except Exception as error:  # whatever the store's library raises; to go on does no harm
+            logger.warning("%s/run-%s could not be removed: %s", self.root, self.name, error)
 
 
 def check_place(store: Store, options: Cluster) -> None:
@@ -116,24 +130,39 @@ def check_place(store: Store, options: Cluster) -> None:
     Raises:
         ConfigurationError: If they have none.
     """
-    if options.scratch == "files" and not _is_mounted(_root(store, options)):
+    path = _place(store, options)
+    obstacle = path and _obstacle(path)
+    if options.scratch == "files" and (path is None or is_uri(path)):
         raise ConfigurationError(
             ["cluster.scratch: files need a folder that all workers see: name it with cluster.scratch_path."]
         )
+    if obstacle and (options.scratch_path or options.scratch == "files"):
+        raise ConfigurationError([f"cluster.scratch_path: no files can be made at {path}: {obstacle}."])
 
 
-def _root(store: Store, options: Cluster) -> str | None:
-    path = options.scratch_path
-    if path:  # workers have another working directory
-        return os.path.abspath(path) if _is_mounted(path) else path.rstrip("/")
-    if is_path(store.work):
-        return store.table(_FOLDER).name
-    return None
+def _place(store: Store, options: Cluster) -> str | None:
+    """Where files should go: a folder, or a URI; None where nothing says."""
+    path = options.scratch_path or (store.table(_FOLDER).name if is_path(store.work) else None)
+    if path is None:
+        return None
+    if path.startswith("dbfs:/"):  # the same files as a mounted folder
+        path = path.removeprefix("dbfs:") if path.startswith("dbfs:/Volumes/") else f"/dbfs/{path[6:].lstrip('/')}"
+    return path.rstrip("/") if is_uri(path) else os.path.abspath(path)  # workers have another working directory
 
 
-def _is_mounted(root: str | None) -> bool:
-    """Whether files there can be mapped into memory: not at a URI."""
-    return root is not None and ":/" not in root
+def _obstacle(path: str) -> str | None:
+    """Why Python cannot make files there, if it cannot: mostly that the library of a store is not installed."""
+    try:
+        fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        return first_line(error).rstrip(".")
+    mount = f"/{path.split('/')[1]}"
+    return f"there is no {mount} here" if mount in _MOUNTS and not os.path.isdir(mount) else None
+
+
+def _is_disk(root: str | None) -> bool:
+    """Whether a folder is on a disk, and not an object store that only looks like one."""
+    return root is not None and not is_uri(root) and f"/{root.split('/')[1]}" not in _MOUNTS
 
 
 def _is_local(spark: SparkSession) -> bool:

@@ -115,11 +115,7 @@ class Step:
     @property
     def costs(self) -> NDArray[np.float64]:
         """Sum of squared distances of each cluster, in squared steps, rounded to float64, shape (k,)."""
-        return np.ldexp(self.high.astype(np.float64), _LOW_BITS) + self.low
-
-    def mean_squared(self) -> NDArray[np.float64]:
-        """Mean squared distance of each cluster's points in squared steps, shape (k,); 0 for empty ones."""
-        return self.costs / np.maximum(self.counts, 1)
+        return _joined(self.high, self.low)
 
     @property
     def gain(self) -> float:
@@ -135,6 +131,19 @@ class Step:
         """
         several = self.counts > 1
         return fsum(self.costs[several] / (self.counts[several] - 1))
+
+
+def sum_by(labels: NDArray[np.int64], squared: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Sums of squared distances (whole numbers below 2**53) by label, exact until the last rounding, shape (k,)."""
+    whole = squared.astype(np.int64)
+    high, low = np.zeros(k, np.int64), np.zeros(k, np.int64)
+    np.add.at(high, labels, whole >> _LOW_BITS)
+    np.add.at(low, labels, whole & _LOW)
+    return _joined(high, low)
+
+
+def _joined(high: NDArray[np.int64], low: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.ldexp(high.astype(np.float64), _LOW_BITS) + low
 
 
 def _costs(part: Partial, c: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

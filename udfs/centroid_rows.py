@@ -17,8 +17,9 @@ from ..kmeans.nearest import augment
 from ..kmeans.partial import CentroidSet
 from ..kmeans.points import as_array
 from ..kmeans.routed import GroupedCentroids
-from .centroids import StoredCentroids, new_path
+from .centroids import ENDING, StoredCentroids
 from .kept import parallelism
+from .shared_files import new_path
 
 _RUN_COORDINATES = 1 << 22  # of centroids in one run, 16 MiB
 ROWS_DDL = "grp bigint, cluster_id bigint, centroid array<float>"
@@ -119,7 +120,7 @@ def _write_runs(
         folder: Where to.
         d: Coordinates of each.
     """
-    path, most = new_path(folder), max(1, _RUN_COORDINATES // d)
+    path, most = new_path(folder, ENDING), max(1, _RUN_COORDINATES // d)
     runs: list[list[Any]] = []  # group, first cluster id, first row, rows
     with fsspec.open(path, "wb", auto_mkdir=True) as file:
         for written, (grp, cluster, x) in enumerate(rows):

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import fsspec
 import numpy as np
@@ -22,7 +16,9 @@ from ..kmeans.partial import CentroidSet
 from ..kmeans.points import as_array
 from ..kmeans.routed import GroupedCentroids, RoutedCentroids
 from ..kmeans.torch_kernel import make_centroids
+from .shared_files import local_path, new_path
 
+ENDING = ".f32"  # of files of augmented centroids
 CLOSURE_BYTES = 1 << 25  # under Connect 64 MB were seen to pass and 120 MB to fail
 
 
@@ -58,6 +54,15 @@ class StoredCentroids:
         return _map(self.paths[file], self.d)[first : first + rows, :-1]
 
 
+def files_of(*several: CentroidSet | None) -> set[str]:
+    """The files of all these centroids."""
+    found: set[str] = set()
+    for centroids in several:
+        if isinstance(centroids, StoredCentroids):
+            found |= {*centroids.paths} | files_of(centroids.groups)
+    return found
+
+
 def _map(path: str, d: int) -> NDArray[np.float32]:
     local = local_path(path)
     if not os.path.getsize(local):
@@ -73,22 +78,9 @@ def store(vectors: NDArray[np.float32], folder: str) -> StoredCentroids:
 
 def save_rows(augmented: NDArray[np.float32], folder: str) -> str:
     """Write augmented centroids to a new file in a folder or at a URI; gives its path."""
-    path = new_path(folder)
+    path = new_path(folder, ENDING)
     with fsspec.open(path, "wb", auto_mkdir=True) as file:
         file.write(augmented.tobytes())
-    return path
-
-
-def new_path(folder: str) -> str:
-    """A path in a folder or at a URI for a file of augmented centroids."""
-    return f"{folder.rstrip('/')}/{uuid4().hex}.f32"
-
-
-def save_array(array: NDArray[Any], folder: str) -> str:
-    """Write an array to a new .npy file in a folder or at a URI; gives its path."""
-    path = f"{folder.rstrip('/')}/{uuid4().hex}.npy"
-    with fsspec.open(path, "wb", auto_mkdir=True) as file:
-        np.save(file, array)
     return path
 
 
@@ -178,24 +170,3 @@ def _ready_from_files(
     if isinstance(groups, RoutedCentroids):
         raise TypeError("groups should not be in groups themselves.")
     return RoutedCentroids(groups, stored.parts(), stored.probe)
-
-
-def open_array(shipped: NDArray[Any] | str) -> NDArray[Any]:
-    """An array that came in the closure, or the path of its file."""
-    return np.load(local_path(shipped), mmap_mode="r") if isinstance(shipped, str) else shipped
-
-
-def local_path(path: str) -> str:
-    """The path itself, or that of a copy of an object at a URI, fetched once a node."""
-    if "://" not in path:
-        return path
-    copy = Path(tempfile.gettempdir(), f"lakestrata-{os.getuid()}", sha256(path.encode()).hexdigest() + ".npy")
-    copy.parent.mkdir(mode=0o700, exist_ok=True)
-    with open(f"{copy}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not copy.exists():
-            partial = copy.with_suffix(".part")
-            filesystem, remote = fsspec.core.url_to_fs(path)
-            filesystem.get_file(remote, str(partial))
-            partial.rename(copy)
-    return str(copy)

@@ -17,7 +17,8 @@ from ..kmeans.points import Ids, Strategy, as_array, random_keys, reseed_rows, s
 from ..kmeans.routed import RoutedCentroids
 from ..kmeans.tree import paths
 from .blocks import StoredBlock, arrow_id, stored_blocks, to_ids, write_blocks
-from .centroids import join_ranges, open_array, ready, save_rows, some_of
+from .centroids import join_ranges, ready, save_rows, some_of
+from .shared_files import open_array
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -170,12 +171,12 @@ class Cut:
     ids: Ids
 
     @classmethod
-    def from_rows(cls, rows: Sequence[dict[str, Any]], k: int, id_type: str) -> Cut:
-        """From rows of (cluster, last = (key, id)); clusters without a row keep nothing."""
+    def of_table(cls, table: pa.Table, k: int, id_type: str) -> Cut:
+        """From rows of (cluster, key, id); clusters without a row keep nothing."""
         keys = np.full(k, -1, dtype=np.int64)
         ids: Ids = np.zeros(k, np.int64) if id_type == "bigint" else np.full(k, "", dtype=object)
-        for row in rows:
-            keys[row["cluster"]], ids[row["cluster"]] = row["last"]["key"], row["last"]["id"]
+        clusters = table["cluster"].to_numpy()
+        keys[clusters], ids[clusters] = table["key"].to_numpy(), to_ids(table["id"].combine_chunks())
         return cls(keys, ids)
 
     def keeps(self, labels: NDArray[np.int64], keys: NDArray[np.int64], ids: Ids) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -25,12 +26,14 @@ from ..kmeans.split import Groups
 from . import passes
 from .blocks import block_ddl
 from .centroid_rows import from_vectors
-from .centroids import CLOSURE_BYTES, StoredCentroids, fetch, pick, put, save_array, store
+from .centroids import CLOSURE_BYTES, StoredCentroids, fetch, files_of, pick, put, store
 from .kept import Kept, class_sizes, collect, small_batches
 from .passes import Ranking, Search
+from .shared_files import remove, save_array
 from .split import blocks_of, fit_groups
 
 _RANGE_BYTES = 1 << 24  # of partial sums that travel as one row
+_BUCKET_ROWS = 1 << 16  # that one task puts in order
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ class DataFramePoints:
         folder = None if self.engine.holds(len(centroids), self.d) else self.engine.folder
         finish = partial(passes.finish_ranges, search=search, grid=self.grid, width=width, folder=folder)
         ranges = partials.repartition(-(-len(centroids) // width), "start").mapInArrow(finish, passes.STEP_DDL)
-        return passes.read_step(collect(ranges), search, width, folder)
+        step = passes.read_step(collect(ranges), search, width, folder)
+        remove(files_of(search.centroids) - files_of(centroids))  # a copy for this step alone
+        return step
 
     def members(self, centroids: CentroidSet, size: int, strategy: Strategy, seed: int) -> Points:
         """See `Points.members`; an array if the driver has room for it, else again a DataFrame."""
@@ -134,10 +139,7 @@ class DataFramePoints:
         run = partial(passes.ranked_vectors, seed=seed, id_type=self.id_type)
         found = blocks.mapInArrow(run, f"x binary, key bigint, id {self.id_type}")
         distinct = found.groupBy("x").agg(F.min(F.struct("key", "id")).alias("first"))
-        place = F.row_number().over(Window.orderBy("first")).cast("bigint") - 1
-        return from_vectors(
-            distinct.withColumn("cluster_id", place).where(F.col("cluster_id") < size), self.d, self.engine.folder
-        )
+        return from_vectors(_numbered(distinct, size, self.n), self.d, self.engine.folder)
 
     def split(self, groups: Groups, probe: int) -> CentroidSet:
         """See `Points.split`."""
@@ -193,10 +195,11 @@ class DataFramePoints:
         found = self.blocks.frame().mapInArrow(find, f"cluster bigint, key bigint, id {self.id_type}")
         ranked = found.withColumn("rank", F.row_number().over(Window.partitionBy("cluster").orderBy("key", "id")))
         chosen = ranked.where(F.col("rank") <= ranking.size).groupBy("cluster")
-        cuts = collect(chosen.agg(F.max(F.struct("key", "id")).alias("last"), F.count("*").alias("n")))
-        cut = passes.Cut.from_rows(cuts, k, self.id_type)
+        last = chosen.agg(F.max(F.struct("key", "id")).alias("last"), F.count("*").alias("n"))
+        cuts = last.select("cluster", "last.key", "last.id", "n").toArrow()
+        cut = passes.Cut.of_table(cuts, k, self.id_type)
         keep = partial(passes.keep_up_to, cut=cut, ranking=ranking, d=self.d, id_type=self.id_type)
-        return self.blocks.frame().mapInArrow(keep, block_ddl(self.id_type)), sum(row["n"] for row in cuts)
+        return self.blocks.frame().mapInArrow(keep, block_ddl(self.id_type)), int(cuts["n"].to_numpy().sum())
 
     def _points(self, blocks: DataFrame, most: int, name: str) -> Points:
         if self.engine.holds(most, self.d):
@@ -210,3 +213,20 @@ class DataFramePoints:
             found = frame.mapInArrow(run, f"ids array<{self.id_type}>, x binary, n int")
             ids, x = passes.read_vectors(found.toArrow(), self.d)  # the table is let go before its copy is sorted
         return ArrayPoints(x, ids, self.grid)
+
+
+def _numbered(drawn: DataFrame, size: int, n: int) -> DataFrame:
+    """The `size` rows of smallest `first` (key, id), numbered in this order as cluster_id.
+
+    The keys are those of the n points that were smallest, out of an even spread over 63 bits: equal widths of them
+    hold about as many each, and are put in order by a task each.
+    """
+    width = 63 - (n // _BUCKET_ROWS).bit_length()
+    bucketed = drawn.withColumn("bucket", F.shiftright("first.key", width))
+    counts = bucketed.groupBy("bucket").count().toArrow().sort_by("bucket")
+    begins = np.cumsum(counts["count"].to_numpy()) - counts["count"].to_numpy()
+    needed = counts.set_column(1, "begin", pa.array(begins)).filter(pa.array(begins < size))
+    starts = drawn.sparkSession.createDataFrame(needed.to_pandas())
+    rank = F.row_number().over(Window.partitionBy("bucket").orderBy("first")) - 1
+    numbered = bucketed.withColumn("rank", rank).join(F.broadcast(starts), "bucket")
+    return numbered.withColumn("cluster_id", F.col("rank") + F.col("begin")).where(F.col("cluster_id") < size)

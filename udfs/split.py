@@ -24,9 +24,10 @@ from ..kmeans.routed import GroupedCentroids
 from ..kmeans.rows import Rows
 from ..kmeans.split import Groups, fit_group
 from .blocks import Block, arrow_id, block_ddl, stored_blocks, to_ids, write_blocks
-from .centroids import StoredCentroids, new_path, ready
+from .centroids import ENDING, StoredCentroids, ready
 from .kept import parallelism, small_batches
 from .passes import Search
+from .shared_files import new_path
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -88,7 +89,7 @@ def _fit_partition(batches: Batches, groups: Groups, grid: Grid, folder: str | N
         for group, centroids in fits:
             yield _group_row(group, "", 0, len(centroids), centroids.tobytes())
         return
-    path, first = new_path(folder), 0
+    path, first = new_path(folder, ENDING), 0
     with fsspec.open(path, "wb", auto_mkdir=True) as file:
         for group, centroids in fits:
             file.write(augment(centroids).tobytes())

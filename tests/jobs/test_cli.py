@@ -2,37 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import yaml
 
 from lakestrata import __version__
-from lakestrata.jobs.cli import main
 from lakestrata.jobs.recipe import packaged_recipes
-
-
-@pytest.fixture(autouse=True)
-def _quiet_again():
-    """Takes back what the command line does to the package's logger."""
-    logger = logging.getLogger("lakestrata")
-    before = logger.handlers, logger.level
-    yield
-    logger.handlers, logger.level = before
-
-
-@pytest.fixture
-def ended(capsys):
-    """Runs a command: its exit status, and the lines it wrote to standard output and error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main(list(map(str, arguments)))
-        written = capsys.readouterr()
-        assert "Traceback" not in written.err
-        return caught.value.code, written.out.splitlines(), written.err.splitlines()
-
-    return run
 
 
 @pytest.fixture

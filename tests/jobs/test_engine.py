@@ -83,7 +83,7 @@ def watched(stop_at):
         return step
 
     def look_and_close(self):
-        seen.kind, seen.files = self.kind, files_below(self.root)
+        seen.kind, seen.files = self.kind, files_below(self.root.removeprefix("file://"))
         close(self)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -191,6 +191,30 @@ def test_a_driver_without_room_and_another_scratch_path_give_the_same_tables(bas
     assert_same_tables(tight, base)
 
 
+def test_centroids_at_a_uri_give_the_same_tables_and_leave_nothing(base, clustered, lake):
+    remote = clustered("remote", scratch_path=f"file://{lake}/uri", driver_bytes=NO_DRIVER)
+    assert remote.kind == "cache"  # what has to be fetched is no disk
+    assert {path.suffix for path in remote.files} == {".f32"}
+    assert not files_below(lake / "uri")
+    assert_same_tables(remote, base)
+
+
+def test_centroids_that_are_needed_no_more_go_at_once(clustered):
+    long = clustered("long", **BELOW | {"split": None, "max_iter": 20, "tol": 0.0}, driver_bytes=NO_DRIVER)
+    stored = [path for path in long.files if path.suffix == ".f32"]
+    assert 0 < len(stored) <= 5 < len(long.steps) - 2
+
+
+@pytest.mark.parametrize("path", ["unknown://bucket", "dbfs:/Volumes/lake/files", "dbfs:/files"])
+def test_a_scratch_path_that_python_cannot_open_is_refused_in_one_line(spark, lake, recipe_of, path):
+    recipe = recipe_of(lake / "lake", lake / "refused", cluster={"scratch_path": path})
+    with pytest.raises(ConfigurationError) as caught:
+        cluster.run(spark, recipe)
+    (problem,) = caught.value.problems
+    assert re.fullmatch(r"cluster\.scratch_path: no files can be made at \S+: .+[^.]\.", problem)
+    assert not (lake / "refused").exists()
+
+
 @pytest.mark.parametrize("work", ["lake.curation", "s3://bucket/work"])
 def test_files_without_a_place_are_refused_in_one_line(spark, lake, recipe_of, work):
     recipe = recipe_of(lake / "lake", work, cluster={"scratch": "files"})
@@ -249,6 +273,10 @@ def test_a_run_broken_off_again_and_again_ends_with_the_same_tables(spark, base,
     assert_same_tables(last, base)
     assert last.store.table("checkpoints").read().isEmpty()
     assert [path.parts[-3] for path in files_below(lake / "broken" / "scratch_files")] == ["run-other"]
+    left = [last.store.table(f"scratch_{kind}").read().collect() for kind in ("string", "bigint")]
+    assert [[row["owner"] for row in rows] for rows in left] == [["other"], []]
+    leave_scratch(spark, lake / "broken", [NAME])  # as one does that dies when all else is done
+    assert clustered("broken").result.unchanged
     left = [last.store.table(f"scratch_{kind}").read().collect() for kind in ("string", "bigint")]
     assert [[row["owner"] for row in rows] for rows in left] == [["other"], []]
 

@@ -6,12 +6,12 @@ import logging
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import yaml
 
 from lakestrata.jobs import plan, rates
-from lakestrata.jobs.cli import main
 from lakestrata.jobs.levels import level_specs
 from lakestrata.jobs.recipe import Cluster, load_recipe
 from lakestrata.kmeans.tree import LevelSpec
@@ -23,27 +23,15 @@ FLAT = "cluster.split=[null, null, null, null]"
 
 @pytest.fixture(autouse=True)
 def _same_machine(monkeypatch):
-    """A core and no GPU that are the same in every run; and the package's logger as it was."""
+    """A core and no GPU that are the same in every run."""
     monkeypatch.setattr(plan, "core_rate", lambda k, d: 5e10)
     monkeypatch.setattr(plan, "gpu_rate", lambda k, d: None)
-    logger = logging.getLogger("lakestrata")
-    before = logger.handlers, logger.level
-    yield
-    logger.handlers, logger.level = before
 
 
 @pytest.fixture
-def ended(capsys):
-    """Runs `plan`: its exit status, and the lines it wrote to standard output and error."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main(["plan", *map(str, arguments)])
-        written = capsys.readouterr()
-        assert "Traceback" not in written.err
-        return caught.value.code, written.out.splitlines(), written.err.splitlines()
-
-    return run
+def planned(ended):
+    """Runs `plan`."""
+    return partial(ended, "plan")
 
 
 @pytest.fixture
@@ -64,8 +52,8 @@ def line_of(lines, name):
     return found
 
 
-def test_the_papers_plan(ended):
-    code, out, err = ended("--config", "paper")
+def test_the_papers_plan(planned):
+    code, out, err = planned("--config", "paper")
     assert (code, err) == (0, [])
     assert " ".join(out[0].split()) == "level points clusters made on passes multiply-adds shuffled worker driver time"
     rows = [re.split(r"  +", line.strip()) for line in out[1:5]]
@@ -99,8 +87,8 @@ def test_no_spark_is_needed_where_the_recipe_says_how_many():
     assert done.stdout.endswith("Everything fits.\n")
 
 
-def test_what_will_not_fit_is_told_with_the_setting_that_does(ended):
-    code, out, err = ended("--config", "paper", "--set", FLAT, "--set", "cluster.driver_bytes=1073741824")
+def test_what_will_not_fit_is_told_with_the_setting_that_does(planned):
+    code, out, err = planned("--config", "paper", "--set", FLAT, "--set", "cluster.driver_bytes=1073741824")
     assert (code, err) == (2, [])
     split, driver = out[-2:]
     # 38.1 GiB of centroids; sums of them all, 76.3 GiB, twice: so large a task leaves room for few
@@ -109,18 +97,18 @@ def test_what_will_not_fit_is_told_with_the_setting_that_does(ended):
     named = re.findall(r"set (cluster\.\w+): (\[[^]]+\]|\d+)", f"{split} {driver}")
     assert [key for key, _ in named] == ["cluster.split", "cluster.driver_bytes"]
     settings = [word for key, value in named for word in ("--set", f"{key}={value}")]
-    code, out, _ = ended("--config", "paper", *settings)
+    code, out, _ = planned("--config", "paper", *settings)
     assert (code, out[-1]) == (0, "Everything fits.")
 
 
-def test_a_plan_that_only_takes_long_ends_with_0(ended):
-    code, out, _ = ended("--config", "paper", "--cores", 2)
+def test_a_plan_that_only_takes_long_ends_with_0(planned):
+    code, out, _ = planned("--config", "paper", "--cores", 2)
     assert code == 0
     assert "2 cores of" in line_of(out, "machines")
     assert all(" on these machines: " in line for line in out[out.index(line_of(out, "machines")) + 2 :])
 
 
-def test_machines_are_those_asked_for(ended):
+def test_machines_are_those_asked_for(planned):
     recipe = load_recipe("paper")
     seconds = {}
     for cores in (1000, 2000):
@@ -133,7 +121,7 @@ def test_machines_are_those_asked_for(ended):
     assert made.machines_text.startswith("8 GPUs of 5.0e13 (assumed: an A100 in tf32")
     with pytest.raises(ConfigurationError, match=r"cluster.device: cpu leaves 8 GPUs idle"):
         plan.run(None, load_recipe("paper", ["cluster.device=cpu"]), gpus=8)
-    assert ended("--config", "paper", "--cores", 0)[0] == 2
+    assert planned("--config", "paper", "--cores", 0)[0] == 2
 
 
 def test_a_gpu_at_hand_is_measured(monkeypatch):
@@ -157,9 +145,9 @@ def test_how_many_must_be_known():
         assert problem.endswith("say how many of which length, as in --set plan.rows=1000000 --set plan.dimension=768.")
 
 
-def test_tables_are_looked_at(spark, ended, config, tmp_path):
+def test_tables_are_looked_at(spark, planned, config, tmp_path):
     asked = "say how many of which length, as in --set plan.rows=1000000 --set plan.dimension=768."
-    code, out, err = ended("-c", config())
+    code, out, err = planned("-c", config())
     assert (code, out) == (2, [])
     assert err == [
         f"lakestrata: plan: {tmp_path}/lake: there is no Delta table and no Parquet files of this name; {asked}"
@@ -167,16 +155,16 @@ def test_tables_are_looked_at(spark, ended, config, tmp_path):
     rows = spark.range(90).selectExpr("id", "array_repeat(CAST(id AS FLOAT), IF(id < 60, 3, 2)) AS embedding")
     rows.write.format("delta").save(f"{tmp_path}/lake")
     cluster = {"levels": [8, 2]}
-    code, out, _ = ended("-c", config(cluster=cluster))
+    code, out, _ = planned("-c", config(cluster=cluster))
     assert code == 0
     assert f"90 vectors of 3 floats (of {tmp_path}/lake)" in line_of(out, "recipe")
     assert out[-1] == "Everything fits."
     few = {"table": f"{tmp_path}/lake", "where": "id >= 50"}
-    assert "40 vectors of 2 floats" in line_of(ended("-c", config(cluster=cluster, embeddings=few))[1], "recipe")
-    out = ended("-c", config(cluster=cluster), "--set", "plan.rows=5000")[1]
+    assert "40 vectors of 2 floats" in line_of(planned("-c", config(cluster=cluster, embeddings=few))[1], "recipe")
+    out = planned("-c", config(cluster=cluster), "--set", "plan.rows=5000")[1]
     assert f"5,000 vectors of 3 floats (of {tmp_path}/lake, rows as plan.rows says)" in line_of(out, "recipe")
     few["column"] = "vector"
-    assert ended("-c", config(embeddings=few))[2][0].startswith(
+    assert planned("-c", config(embeddings=few))[2][0].startswith(
         "lakestrata: embeddings.column: the table has no column"
     )
     items = {"table": f"{tmp_path}/lake", "content": "text", "kind": "text", "where": "id < 80"}
@@ -184,9 +172,9 @@ def test_tables_are_looked_at(spark, ended, config, tmp_path):
         "overwriteSchema", "true"
     ).save(f"{tmp_path}/lake")
     recipe = {"name": "texts", "source": items, "embed": {"encoder": "a/b"}, "embeddings": None, "cluster": cluster}
-    code, _, err = ended("-c", config(**recipe))
+    code, _, err = planned("-c", config(**recipe))
     assert (code, err) == (2, [f"lakestrata: plan: the items of {tmp_path}/lake are not embedded yet; {asked}"])
-    out = ended("-c", config(**recipe), "--set", "plan.dimension=384")[1]
+    out = planned("-c", config(**recipe), "--set", "plan.dimension=384")[1]
     assert f"80 vectors of 384 floats (rows of {tmp_path}/lake, dimension as plan.dimension says)" in line_of(
         out, "recipe"
     )

@@ -46,7 +46,7 @@ def test_four_points_solved_by_hand(seed):
     assert fitted.centroids[order].tolist() == [[1, 0], [10, 12]]
     assert fitted.step.counts[order].tolist() == [2, 2]
     assert fitted.step.moved[order].tolist() == [[1, 0], [10, 12]]
-    assert fitted.step.mean_squared()[order].tolist() == [1, 4]
+    assert fitted.step.costs[order].tolist() == [2, 8]
     assert fitted.step.cost == 10
 
 

@@ -98,8 +98,7 @@ def test_costs_are_exact(n, k, d, most, seed):
     assert (step.low >= 0).all()
     assert (step.low < 2**26).all()
     assert step.costs.tolist() == [float(cost) for cost in exact]
-    counts = np.bincount(labels, minlength=k).tolist()
-    assert step.mean_squared().tolist() == [cost / max(1, count) for cost, count in zip(exact, counts, strict=True)]
+    assert step.counts.tolist() == np.bincount(labels, minlength=k).tolist()
 
 
 @pytest.mark.parametrize("d", [1, 2048])
@@ -117,7 +116,7 @@ def test_costs_past_two_to_the_63_are_exact(d):
     step = doubled.finish(c, GRID)
     assert step.counts.sum() == n << 24 < 2**33
     assert step.cost == exact << 24 > 2 ** (73 if d == 1 else 83)
-    np.testing.assert_array_equal(step.mean_squared(), partial.finish(c, GRID).mean_squared())
+    np.testing.assert_array_equal(step.costs, partial.finish(c, GRID).costs * 2.0**24)
     np.testing.assert_array_equal(step.moved, partial.finish(c, GRID).moved)
 
 
@@ -162,7 +161,7 @@ def test_grown_has_empty_clusters_at_the_end(k, expected):
 def test_empty_clusters_stay_where_they_are_and_cost_nothing():
     c = np.arange(6, dtype=np.float32).reshape(3, 2)
     step = Partial.zeros(3, 2).finish(c, GRID)
-    assert step.mean_squared().tolist() == step.costs.tolist() == step.shift.tolist() == [0.0] * 3
+    assert step.costs.tolist() == step.shift.tolist() == [0.0] * 3
     assert (step.cost, step.gain, step.noise) == (0, 0, 0)
     assert step.moved.tolist() == c.tolist()
 

@@ -21,6 +21,7 @@ from lakestrata.kmeans.lloyd import Options
 from lakestrata.kmeans.nearest import Centroids
 from lakestrata.kmeans.rows import Rows
 from lakestrata.kmeans.tree import LevelSpec, build, paths
+from lakestrata.udfs import points
 from lakestrata.udfs.blocks import block_rows, pack, quantize, stored_blocks
 from lakestrata.udfs.centroids import StoredCentroids, fetch, ready
 from lakestrata.udfs.kept import FileBlocks, FrameBlocks
@@ -173,7 +174,9 @@ def test_a_level_in_two_steps_is_that_of_the_array(both, monkeypatch, driver_byt
         np.testing.assert_array_equal(one, other)
 
 
-def test_starting_centroids_beyond_the_driver_are_drawn_where_the_points_are(both):
+@pytest.mark.parametrize("bucket", [1 << 16, 16])
+def test_starting_centroids_beyond_the_driver_are_drawn_where_the_points_are(both, monkeypatch, bucket):
+    monkeypatch.setattr(points, "_BUCKET_ROWS", bucket)
     array, frame = both("string", 2, NO_DRIVER, "files")
     for size in (30, 10_000):
         found = frame.draw(size, 4)
