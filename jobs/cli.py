@@ -20,7 +20,8 @@ app = typer.Typer(
     name="lakestrata",
     help="Turn a data lake of images or texts into a balanced training set, on Spark and Delta Lake.\n\n"
     "A recipe (YAML) says where the items are and what to make of them; the jobs read it: "
-    "embed -> cluster -> sample, or curate for all of them. Start with: lakestrata demo",
+    "embed -> cluster -> sample, or curate for all of them; evaluate tells whether it helped. "
+    "Start with: lakestrata demo",
     epilog="Recipes that come along: lakestrata recipes. Exit status: 0 done, 1 failed, 2 recipe or input is wrong.",
     no_args_is_help=True,
     add_completion=False,
@@ -65,6 +66,18 @@ def sample(config: Config, settings: Settings = None, fresh: Fresh = False, quie
 def curate(config: Config, settings: Settings = None, fresh: Fresh = False, quiet: Quiet = False) -> None:
     """Embed, cluster and sample, in order, resuming what is done."""
     _run("curate", config, settings, fresh, quiet)
+
+
+@app.command()
+def evaluate(config: Config, settings: Settings = None, quiet: Quiet = False) -> None:
+    """Compare the curated table with random sets of its size: did curation help, and how far towards an even set?"""
+    _log(quiet)
+    recipe = load_recipe(config, settings or ())
+    from . import evaluate as evaluate_job
+    from .session import get_session
+
+    found = evaluate_job.run(get_session(), recipe)
+    found.print_to(Console(width=max(120, Console().width)))  # a narrower table breaks names in two
 
 
 @app.command()

@@ -9,7 +9,6 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from ..kmeans.lloyd import Options
 from ..kmeans.partial import CentroidSet
 from ..kmeans.points import Points
 from ..kmeans.tree import Progress, build
@@ -22,7 +21,7 @@ from ..udfs.points import DataFramePoints, Engine
 from ..udfs.shared_files import remove
 from .checkpoints import Checkpoints
 from .inputs import check_inputs, open_embeddings
-from .levels import level_specs
+from .levels import fit_options, level_specs
 from .plan import check
 from .progress import progress_bar
 from .publish import Published, publish_tree
@@ -106,14 +105,15 @@ def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) 
             nonlocal files
             show(level, progress)
             checkpoints.save(level, progress)
-            old, files = files, files_of(*levels, progress.before, progress.state and progress.state.centroids)
+            moved = progress.state.centroids if progress.state else None
+            old, files = files, files_of(*levels, progress.before, moved)
             remove(old - files)
 
         further = build(
             items,
             specs,
             seed=options.seed,
-            options=Options(options.algorithm, options.max_iter, options.tol),
+            options=fit_options(options),
             done=levels[-1] if levels else None,
             first=len(levels) + 1,
             progress=resumed.progress,

@@ -75,8 +75,8 @@ def _check_where(rows: DataFrame, section: str, where: str | None) -> list[str]:
     return []
 
 
-def open_source(spark: SparkSession, recipe: Recipe, version: str | None = None) -> Input:
-    """The items: columns id, content, content_hash (SHA-256) and those of `keep`."""
+def open_source(spark: SparkSession, recipe: Recipe, version: str | None = None, keep: Sequence[str] = ()) -> Input:
+    """The items: columns id, content, content_hash (SHA-256) and those to keep."""
     if recipe.source is None:
         raise ConfigurationError(["source: missing: this recipe brings embeddings, there is nothing to embed."])
     source = recipe.source
@@ -88,13 +88,13 @@ def open_source(spark: SparkSession, recipe: Recipe, version: str | None = None)
         _key(found.rows, source.id),
         content.alias("content"),
         hashed.alias("content_hash"),
-        *_kept(source.keep),
+        *_kept(keep),
     )
     return replace(found, rows=rows)
 
 
-def open_embeddings(spark: SparkSession, recipe: Recipe, version: str | None = None) -> Input:
-    """The vectors: columns id, embedding, content_hash and, of a user's own table, those of `keep`.
+def open_embeddings(spark: SparkSession, recipe: Recipe, version: str | None = None, keep: Sequence[str] = ()) -> Input:
+    """The vectors: columns id, embedding, content_hash and, of a user's own table, those to keep.
 
     Raises:
         LakestrataError: If items of the recipe have not been embedded yet.
@@ -112,7 +112,7 @@ def open_embeddings(spark: SparkSession, recipe: Recipe, version: str | None = N
         _key(found.rows, own.id),
         vector.alias("embedding"),
         F.hex(F.xxhash64(vector)).alias("content_hash"),
-        *_kept(own.keep),
+        *_kept(keep),
     )
     return replace(found, rows=rows)
 

@@ -13,10 +13,9 @@ from rich.table import Table
 
 from ..kmeans.advice import WORKER_BYTES, Finding, findings, readable_bytes, readable_time
 from ..kmeans.cost import Estimate, LevelCost, Machines, estimate
-from ..kmeans.lloyd import Options
 from ..kmeans.work import Workload
 from ..schemas.errors import ConfigurationError, LakestrataError
-from .levels import level_specs
+from .levels import fit_options, level_specs
 from .rates import core_rate, gpu_rate
 from .recipe import Cluster, Recipe
 
@@ -119,7 +118,7 @@ def workload(options: Cluster, n: int, d: int, tasks: int) -> Workload:
         n,
         d,
         tuple(level_specs(options, n)),
-        options=Options(options.algorithm, options.max_iter, options.tol),
+        options=fit_options(options),
         metric=options.metric,
         driver_bytes=options.driver_bytes,
         tasks=tasks,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..schemas.errors import ConfigurationError
 
-ALGORITHM_VERSION = 2  # grows when the same recipe gives other results
+ALGORITHM_VERSION = 3  # grows when the same recipe gives other results
 
 # How a run is carried out, not what it gives: such keys are left out of the config hash.
 _OPERATIONAL = {"operational": True}
@@ -72,9 +72,9 @@ class Embed(_Section):
 
 
 class Resampling(_Section):
-    """Rounds of clustering afresh on some members of every cluster; `auto` is half the mean cluster size."""
+    """Rounds of clustering afresh on some members of every cluster; sizes: `auto` is half the mean cluster size."""
 
-    rounds: Annotated[int, Field(ge=0)] = 10
+    rounds: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     closest: Literal["auto"] | PerLevel | None = None
     random: Literal["auto"] | PerLevel | None = None
 
@@ -102,6 +102,7 @@ class Cluster(_Section):
     metric: Literal["l2", "cosine"] = "l2"
     algorithm: Literal["minibatch", "lloyd"] = "minibatch"
     resampling: Resampling | None = Resampling()
+    init: Literal["auto", "k-means++", "random"] = "auto"
     split: Split | None = None
     probe: Positive | Literal["all"] = 8
     max_iter: Positive = 50
@@ -141,7 +142,25 @@ class Sample(_Section):
     size: Positive
     strategy: Literal["random", "closest"] = "random"
     multiplier: Positive = 1
-    temperature: Annotated[float, Field(ge=0, le=1)] = 0.0
+    temperature: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
+    outliers: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    seed: Seed = 0
+
+
+class Labels(_Section):
+    """A small table of labelled embeddings, made by the encoder of the recipe's own."""
+
+    table: str
+    column: str = "embedding"
+    label: str = "label"
+
+
+class Evaluate(_Section):
+    """By what the curated set is judged; without classes by its shape alone."""
+
+    label: str | None = None
+    draws: Annotated[int, Field(ge=2)] = 10
+    items: Annotated[int, Field(ge=100)] = 50_000
     seed: Seed = 0
 
 
@@ -164,6 +183,8 @@ class Recipe(_Section):
     embed: Embed = Embed()
     cluster: Cluster = Cluster()
     sample: Sample | None = None
+    labels: Labels | None = None
+    evaluate: Evaluate = Evaluate()
     plan: Annotated[Plan, Field(json_schema_extra=_OPERATIONAL)] = Plan()
 
     @model_validator(mode="after")

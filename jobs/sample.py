@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField
 
-from ..kmeans.quotas import Quotas, tree_quotas
 from ..schemas.errors import ConfigurationError, LakestrataError
-from ..schemas.tables import CENTROIDS, QUOTAS, curated
-from . import cluster, embed
-from .inputs import check_inputs, open_embeddings, open_source
+from ..schemas.tables import QUOTAS, curated
+from . import cluster
+from .columns import own_columns
+from .inputs import check_inputs
 from .recipe import Recipe, Sample, semantic
 from .runs import Result, Run, begin, history
-from .store import Store
+from .shares import quota_rows, read_tree, share_out, temperature_of
+from .store import Store, open_input
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +51,17 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
     if not trees or trees[0]["status"] != "finished":
         raise LakestrataError(f"{recipe.work}: there is no finished tree of {recipe.name!r}: run cluster first.")
     model_id = trees[0]["outputs"]["model_id"]
-    config = {"sample": semantic(options), "keep": keep}
-    current = begin(store, recipe.name, JOB, config, {"tree": model_id}, fresh=fresh)
+    sampled = semantic(options) | {"temperature": temperature_of(recipe, options)}
+    config = {"sample": sampled, "keep": keep, "labels": semantic(recipe.labels)}
+    current = begin(store, recipe.name, JOB, config, {"tree": model_id, **_labels_read(spark, recipe)}, fresh=fresh)
     if current.finished:
         return current.finished
     return _sample(store, recipe, options, model_id, current)
+
+
+def _labels_read(spark: SparkSession, recipe: Recipe) -> dict[str, str]:
+    """The labelled table and its version, where it has a say."""
+    return {labels.table: open_input(spark, labels.table).version for labels in [recipe.labels] if labels}
 
 
 def _kept_columns(recipe: Recipe) -> list[str]:
@@ -65,19 +70,22 @@ def _kept_columns(recipe: Recipe) -> list[str]:
 
 
 def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, current: Run) -> Result:
-    quotas = _quotas(store, options, model_id)
-    n_items, capacity = int(quotas[0].sizes.sum()), int(quotas[0].sizes.sum()) * options.multiplier
+    tree = read_tree(store, model_id)
+    shared = share_out(store, recipe, options, tree)
+    quotas, outlying = shared.quotas, shared.outlying
+    n_items, n_outliers = int(tree.items[0].sum()), int(tree.items[0][outlying].sum())
+    capacity = (n_items - n_outliers) * options.multiplier
     if options.size > capacity:
         logger.warning("sample.size=%d, but the tree can give only %d: it gives all.", options.size, capacity)
     mine = f"model_id = '{model_id}'"
     table = store.table(QUOTAS.name)
     table.create(QUOTAS)
-    shares = store.spark.createDataFrame(_quota_rows(quotas, options, model_id), QUOTAS.schema)
+    shares = store.spark.createDataFrame(quota_rows(tree, shared, options.multiplier, model_id), QUOTAS.schema)
     table.replace(shares, mine, current.commit("quotas"))
     rows = _choose(store, options, model_id, table.read().where(mine), len(quotas))
     kept: list[StructField] = []
     if _kept_columns(recipe):
-        columns = _kept_values(store, recipe, rows)
+        columns = own_columns(store, recipe, _kept_columns(recipe), rows)
         kept = [field for field in columns.schema.fields if field.name != "id"]
         rows = rows.join(columns, "id", "left")
     found = store.table("curated")
@@ -91,39 +99,14 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
         found.delete(gone)
     chosen = found.read().where(mine).agg(F.count("*").alias("n"), F.sum("copies").alias("copies")).collect()[0]
     not_chosen = int(np.maximum(quotas[0].sizes - quotas[0].quota, 0).sum())
+    set_aside = {"outlier": n_outliers, "not_chosen": not_chosen}
     return current.finish(
         rows_in=n_items,
         rows_out=chosen["n"],
-        set_aside={"not_chosen": not_chosen},
+        set_aside=set_aside,
         outputs={"model_id": model_id, **{t.name: f"version {t.version()}" for t in (found, table)}},
         metrics={"copies": float(chosen["copies"] or 0), "asked": float(options.size)},
     )
-
-
-def _quotas(store: Store, options: Sample, model_id: str) -> list[Quotas]:
-    nodes = store.table(CENTROIDS.name).read().where(F.col("model_id") == model_id)
-    columns = nodes.select("level", "cluster_id", "parent_id", "items").orderBy("level", "cluster_id").toArrow()
-    level = columns["level"].to_numpy()
-    parent = columns["parent_id"].fill_null(-1).to_numpy()
-    parents: list[NDArray[np.int64]] = [parent[level == t] for t in range(1, int(level.max()))]
-    return tree_quotas(
-        parents,
-        columns["items"].to_numpy()[level == 1],
-        options.size,
-        multiplier=options.multiplier,
-        temperature=options.temperature,
-        seed=options.seed,
-    )
-
-
-def _quota_rows(quotas: Sequence[Quotas], options: Sample, model_id: str) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for level, q in enumerate(quotas, start=1):
-        figures = zip(q.sizes.tolist(), q.quota.tolist(), q.expected.tolist(), strict=True)
-        for cluster_id, (items, quota, expected) in enumerate(figures):
-            reason = "all" if quota == items * options.multiplier else "share"
-            rows.append((model_id, level, cluster_id, items, quota, expected, reason))
-    return rows
 
 
 def _choose(store: Store, options: Sample, model_id: str, shares: DataFrame, n_levels: int) -> DataFrame:
@@ -144,18 +127,3 @@ def _choose(store: Store, options: Sample, model_id: str, shares: DataFrame, n_l
     weight = F.when(known, 1 / expected)
     chosen = ranked.withColumns({"copies": copies, "inclusion_probability": probability, "weight": weight})
     return chosen.where("copies > 0").drop("distance", "items", "quota", "expected_quota", "rank")
-
-
-def _kept_values(store: Store, recipe: Recipe, chosen: DataFrame) -> DataFrame:
-    """Columns id and those to keep, of the chosen items: from the version of the source that was read."""
-    job = embed.JOB if recipe.source else cluster.JOB
-    name = recipe.source.table if recipe.source else str(recipe.embeddings and recipe.embeddings.table)
-    readers = history(store, None if recipe.source else recipe.name, job)
-    version = readers[0]["inputs"].get(name) if readers else None
-    pinned = version if version and version.startswith("version") else None
-    opened = open_source if recipe.source else open_embeddings
-    rows = opened(store.spark, recipe, pinned).rows
-    keep = _kept_columns(recipe)
-    order = Window.partitionBy("id").orderBy("content_hash")
-    mine = rows.join(chosen.select("id"), "id", "left_semi").withColumn("rank", F.row_number().over(order))
-    return mine.where("rank = 1").select("id", *keep)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .partial import CentroidSet, Step
 from .points import Points
-from .seeding import seed_centroids
+from .seeding import Init, seed_centroids
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +47,13 @@ class Options:
         algorithm: "minibatch" or "lloyd" (all points from the start).
         max_iter: Most moves of the centroids on any one batch.
         tol: Relative decrease of the cost on all points at which to stop.
+        init: Where it starts: "k-means++" (greedy), or "random" points.
     """
 
     algorithm: str = "minibatch"
     max_iter: int = 50
     tol: float = 0.0
+    init: Init = "k-means++"
 
 
 DEFAULT_OPTIONS = Options()
@@ -121,7 +123,7 @@ def fit(
 
 
 def _start(points: Points, k: int, seed: int, options: Options) -> State:
-    seeds = seed_centroids(points, k, seed)
+    seeds = seed_centroids(points, k, seed, options.init)
     if len(seeds) < k:  # copies attract no points, so they restart elsewhere
         seeds = points.pick(seeds, np.r_[np.arange(len(seeds)), np.zeros(k - len(seeds), dtype=np.intp)])
     return State(seeds, first_batch(points.batches, k) if options.algorithm == "minibatch" else 0)

@@ -72,7 +72,7 @@ def water_fill(
         raise ValueError(f"u must lie in [0, 1), got {lots.min()} to {lots.max()}")
     owner = np.zeros(len(sizes), dtype=np.int64)
     targets = np.array([min(target, multiplier * int(sizes.sum()))], dtype=np.int64)
-    return fill_level(owner, sizes, targets, multiplier, temperature, lots)
+    return fill_level(owner, sizes, power_weights(sizes, temperature), targets, multiplier, lots)
 
 
 def expected_water_fill(
@@ -117,6 +117,7 @@ def tree_quotas(
     *,
     multiplier: int = 1,
     temperature: float = 0.0,
+    weights: Sequence[NDArray[np.float64]] | None = None,
     seed: int = 0,
 ) -> list[Quotas]:
     """Share a target among all clusters of a tree, from the root down.
@@ -128,6 +129,8 @@ def tree_quotas(
         target: Items wanted; above the capacity of the tree all there is is given.
         multiplier: How often an item may repeat, >= 1.
         temperature: 0 shares evenly, 1 in proportion to the sizes.
+        weights: Shares in proportion to these in place of the sizes' powers: float64 (k_t,) a level, > 0 where there
+            are items.
         seed: Names the lottery. With one seed the quotas of a smaller target are nowhere larger.
 
     Returns:
@@ -146,7 +149,9 @@ def tree_quotas(
     for t in range(len(sizes), 0, -1):
         owner = parents[t - 1] if t < len(sizes) else np.zeros(len(sizes[-1]), dtype=np.int64)
         lots = lots_of_level(len(owner), t, seed)
-        share, law = _share_level(owner, sizes[t - 1], share, law, multiplier, temperature, lots)
+        given = power_weights(sizes[t - 1], temperature) if weights is None else weights[t - 1]
+        is_even = weights is None and temperature == 0
+        share, law = _share_level(owner, sizes[t - 1], given, share, law, multiplier, is_even, lots)
         levels.append(share)
     return levels[::-1]
 
@@ -154,20 +159,20 @@ def tree_quotas(
 def _share_level(
     parent: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    weights: NDArray[np.float64],
     above: Quotas,
     law: Law,
     multiplier: int,
-    temperature: float,
+    is_even: bool,
     lots: NDArray[np.float64],
 ) -> tuple[Quotas, Law]:
     """Share what the clusters of the level above give, with laws of it, among those of one level."""
     order = np.argsort(parent, kind="stable")  # siblings side by side, in order of their ids
     back = np.argsort(order)
-    owner, sorted_sizes = parent[order], sizes[order]
-    quota = fill_level(owner, sorted_sizes, above.quota, multiplier, temperature, lots[order])
-    weights = power_weights(sorted_sizes, temperature)
+    owner, sorted_sizes, weights = parent[order], sizes[order], weights[order]
+    quota = fill_level(owner, sorted_sizes, weights, above.quota, multiplier, lots[order])
     caps = (multiplier * sorted_sizes).astype(np.float64)
-    if temperature == 0:  # the recursion over the reals is the mean there: it needs no laws
+    if is_even:  # the recursion over the reals is the mean there: it needs no laws
         return Quotas(sizes, quota[back], real_level(owner, weights, caps, above.expected)[back]), law
     expected, law = expected_level(owner, weights, caps, above.expected, law)
     return Quotas(sizes, quota[back], expected[back]), law.take(back)
@@ -198,6 +203,30 @@ def tree_sizes(parents: Sequence[NDArray[np.int64]], leaf_sizes: NDArray[np.int6
         np.add.at(sums, parent, sizes[-1])
         sizes.append(sums)
     return sizes
+
+
+def tree_weights(
+    parents: Sequence[NDArray[np.int64]], weights: NDArray[np.float64], level: int, n_leaves: int
+) -> list[NDArray[np.float64]]:
+    """Weights of all clusters of a tree from those of one level: sums above it, and equal shares below it.
+
+    Args:
+        parents: As in `tree_quotas`.
+        weights: Of the clusters of that level, float64 (k_level,).
+        level: 1-based.
+        n_leaves: Clusters of level 1.
+
+    Returns:
+        float64 (k_t,) a level; that of level t has index t - 1.
+    """
+    counts = [n_leaves, *(len(parent) for parent in parents[1:])]
+    found = [np.ones(k) for k in counts[: level - 1]]
+    found.append(weights)
+    for t, parent in enumerate(parents[level - 1 :], start=level):
+        sums = np.zeros(len(parents[t]) if t < len(parents) else int(parent.max(initial=-1)) + 1)
+        np.add.at(sums, parent, found[-1])
+        found.append(sums)
+    return found
 
 
 def _checked_sizes(sizes: NDArray[np.int64]) -> NDArray[np.int64]:

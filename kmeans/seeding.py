@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Init = Literal["k-means++", "random"]
+
 # Coordinates of the sample: 64 MiB in float64, which every step reads once; for many clusters up to 512 MiB.
 _SAMPLE_COORDINATES, _MOST_COORDINATES = 1 << 23, 1 << 26
 _SAMPLE_POINTS = 1 << 18  # more tell no more, unless the clusters are many
@@ -26,8 +28,8 @@ MOST_GREEDY = 20_000
 RANDOM_SAMPLE = 2  # points looked at for a random centroid: some may be equal
 
 
-def seed_centroids(points: Points, k: int, seed: int) -> CentroidSet:
-    """Choose starting centroids: by greedy k-means++ up to 20,000, beyond that at random.
+def seed_centroids(points: Points, k: int, seed: int, init: Init = "k-means++") -> CentroidSet:
+    """Choose starting centroids: at random, or by greedy k-means++ up to 20,000 and beyond that at random.
 
     The points chosen from are those with the smallest hashes of their ids, and the whole set where that is small.
 
@@ -35,11 +37,12 @@ def seed_centroids(points: Points, k: int, seed: int) -> CentroidSet:
         points: The points to cluster.
         k: How many centroids.
         seed: Of the sample and the draws.
+        init: "k-means++" or "random".
 
     Returns:
         Distinct points in steps, float32, shape (k, d); fewer rows if those chosen from have fewer distinct points.
     """
-    if k > MOST_GREEDY:
+    if init == "random" or k > MOST_GREEDY:
         logger.info("seeding %d centroids: distinct ones at random from %d points", k, points.n)
         return points.draw(k, seed)
     sample = points.sample(sample_size(k, points.d), seed)

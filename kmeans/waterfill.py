@@ -20,14 +20,14 @@ Ints = NDArray[np.int64]
 MAX_CAPACITY = 2**50
 
 
-def power_weights(sizes: Ints, temperature: float) -> Floats:
+def power_weights(sizes: Ints | Floats, temperature: float) -> Floats:
     """Raise sizes to the temperature by square roots and products alone, which IEEE fixes to the last bit.
 
     The binary digits of the temperature say which of s^(1/2), s^(1/4), ... to multiply. Equal sizes have
     equal weights, larger ones never smaller. Relative error below 1e-14.
 
     Args:
-        sizes: int64, any shape, >= 0.
+        sizes: Any shape, 0 or at least 1.
         temperature: In [0, 1].
 
     Returns:
@@ -79,15 +79,11 @@ def solve_level(owner: Ints, weights: Floats, caps: Floats, targets: Floats) -> 
     return np.minimum(x, brim)
 
 
-def fill_level(
-    owner: Ints,
-    sizes: Ints,
-    targets: Ints,
-    multiplier: int,
-    temperature: float,
-    u: Floats,
-) -> Ints:
-    """Share each node's target among its children; children sorted by (owner, id), `targets` by node."""
+def fill_level(owner: Ints, sizes: Ints, weights: Floats, targets: Ints, multiplier: int, u: Floats) -> Ints:
+    """Share each node's target among its children; children sorted by (owner, id), `targets` by node.
+
+    Weights are > 0 where sizes are.
+    """
     caps = multiplier * sizes
     capacity = np.zeros(len(targets), dtype=np.int64)
     np.add.at(capacity, owner, caps)
@@ -96,7 +92,7 @@ def fill_level(
     chosen = np.flatnonzero(open_nodes[owner] & (sizes > 0))
     if len(chosen):
         node = (np.cumsum(open_nodes) - 1)[owner[chosen]]
-        steps = _Steps(node, power_weights(sizes[chosen], temperature), caps[chosen].astype(np.float64), u[chosen])
+        steps = _Steps(node, weights[chosen], caps[chosen].astype(np.float64), u[chosen])
         quotas[chosen] = _first_steps(steps, targets[open_nodes])
     return quotas
 

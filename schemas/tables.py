@@ -266,11 +266,30 @@ QUOTAS = Table(
             _column("items", LongType(), "Items below it"),
             _column("quota", LongType(), "Copies to take from it"),
             _column("expected_quota", DoubleType(), "Mean of the quota over all seeds"),
-            _column("reason", StringType(), "share: its even share; all: it gives all it can"),
+            _column("reason", StringType(), "share: its share; all: it gives all it can; outlier: left out"),
         ]
     ),
     ("model_id", "level", "cluster_id"),
     {"quota_not_negative": "quota >= 0"},
+)
+
+EVALUATION = Table(
+    "evaluation",
+    "A figure of a curated set, beside those of random sets of its size",
+    StructType(
+        [
+            _column("model_id", StringType(), "The tree"),
+            _column("figure", StringType(), "What it measures"),
+            _column("curated", DoubleType(), "Of the curated set"),
+            _column("random_mean", DoubleType(), "Mean over the random sets"),
+            _column("random_sd", DoubleType(), "Standard deviation over the random sets"),
+            _column("draws", IntegerType(), "Random sets"),
+            _column("oracle", DoubleType(), "Of a set that is even over the classes", null=True),
+            _column("gain", DoubleType(), "Share of the way from random sets to the even one", null=True),
+            _column("outcome", StringType(), "better, worse or as random (within two standard deviations)"),
+        ]
+    ),
+    ("model_id", "figure"),
 )
 
 RUNS = Table(
@@ -280,7 +299,7 @@ RUNS = Table(
         [
             _column("run_id", StringType(), "The run"),
             _column("name", StringType(), "The recipe's name"),
-            _column("job", StringType(), "embed, cluster or sample"),
+            _column("job", StringType(), "embed, cluster, sample or evaluate"),
             _column("status", StringType(), "started or finished"),
             _column("started", TimestampType(), "When it began"),
             _column("finished", TimestampType(), "When it ended", null=True),

@@ -33,7 +33,7 @@ def simulate(parents, leaf_sizes, target, multiplier, temperature, n_lotteries, 
         owner = np.arange(n_lotteries)[:, None] * (len(quota) // n_lotteries) + parent[order]
         lots = rng.random(owner.size)
         forest = np.tile(sizes[t - 1][order], n_lotteries)
-        filled = fill_level(owner.ravel(), forest, quota, multiplier, temperature, lots)
+        filled = fill_level(owner.ravel(), forest, power_weights(forest, temperature), quota, multiplier, lots)
         level = np.empty(owner.shape, np.int64)
         level[:, order] = filled.reshape(owner.shape)
         levels.append(level)

@@ -59,7 +59,7 @@ def test_many_nodes_at_once_equal_each_alone(temperature):
     owner = np.sort(rng.integers(0, 40, 300))
     sizes, u = rng.integers(0, 30, 300), rng.random(300)
     targets = rng.integers(0, 120, 41)  # the last node has no children
-    together = fill_level(owner, sizes, targets, 2, temperature, u)
+    together = fill_level(owner, sizes, power_weights(sizes, temperature), targets, 2, u)
     for node in range(40):
         its = owner == node
         expected = fill_by_steps(sizes[its], targets[node], 2, temperature, u[its])
