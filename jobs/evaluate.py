@@ -74,8 +74,7 @@ def run(spark: SparkSession, recipe: Recipe) -> Evaluation:
         ConfigurationError: If a table or column of classes is missing.
         LakestrataError: If nothing was curated yet.
     """
-    if recipe.evaluate.label or recipe.labels:
-        check_inputs(spark, recipe)
+    check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
     sampled = history(store, recipe.name, sample.JOB)
     if not sampled or sampled[0]["status"] != "finished":
@@ -110,6 +109,8 @@ def _figures(store: Store, recipe: Recipe, model_id: str) -> tuple[list[Figure],
     options, rng = recipe.evaluate, np.random.default_rng(recipe.evaluate.seed)
     items = _items(store, recipe, model_id)
     n, size = (int(value) for value in items.agg(F.count("*"), F.sum("copies")).collect()[0])
+    if size < 2:
+        raise LakestrataError(f"{recipe.work}: the curated set of {recipe.name!r} has {size} items: too few to judge.")
     d = len(vectors_of(store, recipe, items.limit(1)).collect()[0]["embedding"])
     most = min(options.items, max(_LEAST_ITEMS, recipe.cluster.driver_bytes // (_COPIES * 4 * d)))
     most_picks = size if n <= most else min(size, most // _SHARE)

@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, DataType, StringType
 
 from ..schemas.errors import ConfigurationError, LakestrataError
-from .recipe import Recipe
+from .recipe import Labels, Recipe
 from .store import Input, Store, first_line, open_input, open_rows
 from .vectors import id_type_of, is_vector
 
 
 def check_inputs(spark: SparkSession, recipe: Recipe) -> None:
-    """Check that the recipe's input table and all columns it names are there and of usable types.
+    """Check that the tables that the recipe reads, and all columns it names, are there and of usable types.
 
     Raises:
         ConfigurationError: With one line for each thing that is wrong.
@@ -41,6 +41,10 @@ def check_inputs(spark: SparkSession, recipe: Recipe) -> None:
     for column in given.keep:
         problems += _check_column(rows, f"{section}.keep", column, "", lambda _: True)
     problems += _check_where(rows, section, given.where)
+    if recipe.evaluate.label is not None:
+        problems += _check_column(rows, "evaluate.label", recipe.evaluate.label, "", lambda _: True)
+    if recipe.labels is not None:
+        problems += _check_labels(spark, recipe.labels)
     if problems:
         raise ConfigurationError(problems)
 
@@ -62,6 +66,15 @@ def _check_column(rows: DataFrame, key: str, column: str, wanted: str, fits: Cal
     if not fits(types[column]):
         return [f"{key}: column {column!r} is {types[column].simpleString()}; it should be {wanted}."]
     return []
+
+
+def _check_labels(spark: SparkSession, labels: Labels) -> list[str]:
+    try:
+        rows = open_rows(spark, labels.table)
+    except LakestrataError as error:
+        return [f"labels.table: {error.message}"]
+    problems = _check_column(rows, "labels.column", labels.column, "array<float> or array<double>", is_vector)
+    return problems + _check_column(rows, "labels.label", labels.label, "", lambda _: True)
 
 
 def _check_where(rows: DataFrame, section: str, where: str | None) -> list[str]:

@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from ..schemas.errors import ConfigurationError, LakestrataError
+from ..schemas.errors import ConfigurationError
 from .recipe import Labels
 from .store import open_rows
-from .vectors import is_vector
 
 
 def read_labelled(
@@ -25,19 +24,9 @@ def read_labelled(
         most: Rows to read at most: those of smallest hash.
 
     Raises:
-        ConfigurationError: If the table or a column is missing, or there are not two classes of two usable rows.
+        ConfigurationError: If there are not two classes, one of them with two usable rows.
     """
-    try:
-        rows = open_rows(spark, labels.table)
-    except LakestrataError as error:
-        raise ConfigurationError([f"labels.table: {error.message}"]) from None
-    types = {field.name: field.dataType for field in rows.schema.fields}
-    for key, column in (("labels.column", labels.column), ("labels.label", labels.label)):
-        if column not in types:
-            raise ConfigurationError([f"{key}: the table has no column {column!r} (it has: {', '.join(types)})."])
-    if not is_vector(types[labels.column]):
-        found = types[labels.column].simpleString()
-        raise ConfigurationError([f"labels.column: column {labels.column!r} is {found}; it should be array<float>."])
+    rows = open_rows(spark, labels.table)
     x, y = F.col(f"`{labels.column}`").cast("array<float>"), F.col(f"`{labels.label}`").cast("string")
     usable = rows.select(x.alias("x"), y.alias("y")).where(F.col("y").isNotNull() & (F.size("x") == d))
     drawn = usable.where(~F.exists("x", lambda v: v.isNull() | F.isnan(v))).orderBy(F.xxhash64("x", "y")).limit(most)

@@ -234,7 +234,10 @@ def load_recipe(config: str, settings: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems += [_explain(config, values, dict(detail)) for detail in error.errors()]
+        places: dict[str, list[dict[str, Any]]] = {}
+        for detail in error.errors():
+            places.setdefault(_place(detail), []).append(dict(detail))
+        problems += [_explain(config, place, details) for place, details in places.items()]
     if problems:
         raise ConfigurationError(problems)
     return recipe
@@ -288,18 +291,26 @@ def _apply(values: dict[str, Any], setting: str) -> str | None:
     return None
 
 
-def _explain(config: str, values: Any, error: dict[str, Any]) -> str:
-    """One line for one pydantic error."""
-    # Parts such as "list[constrained-int]" name branches of a union, not keys.
-    location = [str(part) for part in error["loc"] if not str(part).startswith(("list[", "literal[", "function-"))]
-    where = f"{config}: {'.'.join(location)}: " if location else f"{config}: "
-    if error["type"] == "extra_forbidden":
-        return where + "unknown key" + _suggest(location)
-    if error["type"] == "missing":
+def _place(error: Mapping[str, Any]) -> str:
+    """The key that a pydantic error is about; parts such as "list[constrained-int]" name branches of a union."""
+    branches = ("list[", "literal[", "function-", "constrained-")
+    return ".".join(part for part in map(str, error["loc"]) if not part.startswith(branches))
+
+
+def _explain(config: str, place: str, errors: Sequence[dict[str, Any]]) -> str:
+    """One line for the pydantic errors about one key: one, or one of every branch of a union."""
+    where = f"{config}: {place}: " if place else f"{config}: "
+    kinds = {error["type"] for error in errors}
+    if "extra_forbidden" in kinds:
+        return where + "unknown key" + _suggest(place.split("."))
+    if "missing" in kinds:
         return where + "missing: this key is needed."
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ").strip()
-    given = error.get("input")
-    shown = f", not {given!r}" if location and not isinstance(given, dict | BaseModel) else ""
+    if any(not kind.endswith(("_type", "literal_error", "_parsing")) for kind in kinds):  # right type, wrong value
+        errors = [error for error in errors if error["type"] != "literal_error"]
+    messages = [str(e["msg"]).removeprefix("Value error, ").removeprefix("Input ").strip() for e in errors]
+    message = " or ".join([messages[0], *(m.removeprefix("should be ") for m in messages[1:])])
+    given = errors[0].get("input")
+    shown = f", not {given!r}" if place and not isinstance(given, dict | BaseModel) else ""
     return f"{where}{message}{shown}."
 
 

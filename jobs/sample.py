@@ -44,7 +44,7 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
     if options is None:
         raise ConfigurationError(["sample: missing: say how many items to take, as in --set sample.size=10000."])
     keep = _kept_columns(recipe)
-    if keep:
+    if keep or recipe.labels:
         check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
     trees = history(store, recipe.name, cluster.JOB)

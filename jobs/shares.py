@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
-from ..kmeans.balance import FLATTENING, MOST_CLUSTERS, balanced_weights, local_masses, outlying
+from ..kmeans.balance import MOST_CLUSTERS, outlying, ways_to_share
 from ..kmeans.grid import Grid
 from ..kmeans.quotas import Quotas, tree_quotas, tree_weights
 from ..schemas.tables import CENTROIDS
@@ -19,7 +19,6 @@ from .store import Store
 
 logger = logging.getLogger(__name__)
 
-_FLATTENINGS = (0.0, 0.375, FLATTENING, 1.0)  # that a labelled table chooses from, beside the tree's own even shares
 _MOST_LABELLED = 20_000
 
 
@@ -92,24 +91,21 @@ def share_out(store: Store, recipe: Recipe, options: Sample, tree: Tree) -> Shar
         return Shared(_quotas(tree, leaves, options, float(temperature), None), out)
     held = np.zeros(len(steps), dtype=np.int64)
     np.add.at(held, _ancestors(tree, level), leaves)
-    masses = local_masses(steps, held, options.seed)
-    ways = {f: balanced_weights(held, masses, f) for f in _FLATTENINGS}
+    ways = ways_to_share(steps, held)
     if recipe.labels is None:
-        logger.info("temperature auto: by the mass around each of %d clusters, flattened by %g", len(held), FLATTENING)
-        return Shared(_quotas(tree, leaves, options, 0.0, _weights(tree, ways[FLATTENING], level)), out)
+        default, weights = next(iter(ways.items()))
+        logger.info("temperature auto: by the mass around each of %d clusters: %s", len(held), default)
+        return Shared(_quotas(tree, leaves, options, 0.0, _weights(tree, weights, level)), out)
     # These bring scikit-learn along, which takes seconds to import.
     from ..kmeans.choice import choose, fold_evenness
     from .labelled import read_labelled
 
-    every = {
-        f"mass, flattened by {f:g}": _quotas(tree, leaves, options, 0.0, _weights(tree, w, level))
-        for f, w in ways.items()
-    }
+    every = {way: _quotas(tree, leaves, options, 0.0, _weights(tree, w, level)) for way, w in ways.items()}
     every["the tree's even shares"] = _quotas(tree, leaves, options, 0.0, None)
-    names = list(every)
+    names = list(every)  # the default first
     x, y = read_labelled(store.spark, recipe.labels, centroids.shape[1], _MOST_LABELLED)
     found = fold_evenness(x, y, centroids, [every[name][level - 1].expected for name in names])
-    chosen = names[choose(found, _FLATTENINGS.index(FLATTENING))]
+    chosen = names[choose(found, default=0)]
     told = "; ".join(f"{name} {value:.3f}" for name, value in zip(names, found.mean(axis=0), strict=True))
     logger.info("temperature auto: %s, by %d labels (evenness: %s)", chosen, len(y), told)
     return Shared(every[chosen], out)

@@ -44,7 +44,7 @@ def fold_evenness(
 
 
 def choose(found: NDArray[np.float64], default: int) -> int:
-    """The most even way; the default, unless that one beats it by more than the folds differ.
+    """The most even way; the default, unless it is beaten by two standard errors, of the jackknife over the folds.
 
     Args:
         found: As from `fold_evenness`, shape (folds, ways).
@@ -52,4 +52,4 @@ def choose(found: NDArray[np.float64], default: int) -> int:
     """
     best = int(found.mean(axis=0).argmax())
     ahead = found[:, best] - found[:, default]
-    return best if ahead.mean() > ahead.std() else default
+    return best if ahead.mean() > 2 * np.sqrt(len(found) - 1) * ahead.std() else default

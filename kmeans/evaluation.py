@@ -177,9 +177,14 @@ def probe_figures(
         draws: Random sets.
         rng: Draws them.
         test: Vectors, shape (m, d), and classes, shape (m,), of a test set; by default items are held out.
+
+    Returns:
+        The figures; none where no class has two items, so that there is nothing to test.
     """
     out = sets.held_out(rng) if test is None else np.empty(0, dtype=np.intp)
     x_test, y_test = test if test is not None else (sets.x[out], sets.y[out])
+    if not len(y_test):
+        return []
     usable = sets.y >= 0
     usable[out] = False
     chosen = [sets.curated(), *(sets.random(rng) for _ in range(draws)), sets.even(rng)]
@@ -202,18 +207,23 @@ def shape_figures(sets: Sets, draws: int, rng: np.random.Generator, seed: int) -
     """
     lake = sets.x[sets.lake]
     reference = _reference(lake, seed)
-    far = np.quantile(_lying_out(lake, lake, 1), 1 - _OUTLIERS)
-    measures: list[tuple[str, Callable[[Floats], float], int]] = [
-        ("evenness of a reference clustering", lambda x: _evenness_in(reference, x), 1),
-        ("distance to the nearest other pick", lambda x: float(other_neighbour(x).mean()), 0),
-        (f"coverage radius ({_COVERED:.0%} of the lake)", lambda x: coverage_radius(lake, x, _COVERED), -1),
-        (f"near-duplicates (cosine {NEAR} and more)", lambda x: near_duplicates(x, NEAR), -1),
-        (f"outliers (the lake has {_OUTLIERS:.0%})", lambda x: float((_lying_out(x, lake, 1) > far).mean()), -1),
+    far = np.quantile(_lying_out(lake, lake, np.ones(len(lake), dtype=np.intp)), 1 - _OUTLIERS)
+    x, own = sets.x, sets.lake.astype(np.intp)  # items of the sample find themselves first
+    measures: list[tuple[str, Callable[[NDArray[np.intp]], float], int]] = [
+        ("evenness of a reference clustering", lambda rows: _evenness_in(reference, x[rows]), 1),
+        ("distance to the nearest other pick", lambda rows: float(other_neighbour(x[rows]).mean()), 0),
+        (f"coverage radius ({_COVERED:.0%} of the lake)", lambda rows: coverage_radius(lake, x[rows], _COVERED), -1),
+        (f"near-duplicates (cosine {NEAR} and more)", lambda rows: near_duplicates(x[rows], NEAR), -1),
+        (
+            f"outliers (the lake has {_OUTLIERS:.0%})",
+            lambda rows: float((_lying_out(x[rows], lake, own[rows]) > far).mean()),
+            -1,
+        ),
     ]
     chosen = [sets.curated(), *(sets.random(rng) for _ in range(draws))]
     figures = []
     for name, measure, better in measures:
-        curated, *random = (measure(sets.x[rows]) for rows in chosen)
+        curated, *random = map(measure, chosen)
         figures.append(Figure(name, curated, tuple(random), better=better))
     return figures
 
@@ -230,9 +240,12 @@ def _evenness_in(reference: Floats, x: Floats) -> float:
     return evenness(np.bincount(nearest(x, reference, 1)[1][:, 0], minlength=len(reference)))
 
 
-def _lying_out(x: Floats, lake: Floats, own: int) -> NDArray[np.float64]:
-    """Distance of items of the lake to their tenth neighbour there, shape (n,); each finds itself first."""
-    return nearest(x, lake, min(_NEIGHBOUR + own, len(lake)))[0][:, -1]
+def _lying_out(x: Floats, lake: Floats, own: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Distance of each item to its tenth neighbour in the lake, shape (n,); `own` is 1 where it finds itself first."""
+    distances = nearest(x, lake, min(_NEIGHBOUR + 1, len(lake)))[0]
+    tenth = np.minimum(_NEIGHBOUR - 1 + own, distances.shape[1] - 1)
+    found: NDArray[np.float64] = distances[np.arange(len(x)), tenth]
+    return found
 
 
 def with_labels(sets: Sets, x: Floats, y: Labels) -> tuple[Sets, tuple[Floats, Labels], float]:

@@ -8,10 +8,6 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -31,7 +27,7 @@ def evenness_of_shares(shares: NDArray[np.float64]) -> float:
     if len(shares) < 2 or not shares.sum():
         return 1.0 if shares.sum() else 0.0
     parts = shares[shares > 0] / shares.sum()
-    return float(-(parts * np.log(parts)).sum() / np.log(len(shares)))
+    return float(abs((parts * np.log(parts)).sum()) / np.log(len(shares)))
 
 
 def even_counts(sizes: NDArray[np.int64], target: int) -> NDArray[np.int64]:
@@ -52,6 +48,11 @@ def fit_probe(x: Floats, y: Labels) -> Callable[[Floats], Labels]:
         x: Vectors to learn from, shape (n, d).
         y: Their classes, shape (n,); of one class it finds that one.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if len(np.unique(y)) < 2:
         return lambda asked: np.full(len(asked), y[0] if len(y) else -1)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
@@ -93,7 +94,8 @@ def balanced_accuracy(truth: Labels, found: Labels) -> float:
 
 def nearest(x: Floats, reference: Floats, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Distances to the k nearest of a reference, and which they are; both of shape (n, k), nearest first."""
-    squared, rows = faiss.knn(np.ascontiguousarray(x), np.ascontiguousarray(reference), k)
+    centre = reference.mean(axis=0)  # far from the origin float32 would lose the differences
+    squared, rows = faiss.knn(x - centre, reference - centre, k)
     return np.sqrt(np.maximum(squared, 0.0, dtype=np.float64)), rows
 
 

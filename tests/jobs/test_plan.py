@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lakestrata.jobs import plan, rates
-from lakestrata.jobs.levels import level_specs
+from lakestrata.jobs.levels import fit_options, level_specs
 from lakestrata.jobs.recipe import Cluster, load_recipe
 from lakestrata.kmeans.tree import LevelSpec
 from lakestrata.schemas.errors import ConfigurationError
@@ -212,8 +212,14 @@ def test_the_cluster_job_is_warned_of_the_rest(caplog):
 
 
 def test_levels():
-    assert level_specs(Cluster(), 2000) == [LevelSpec(100, 10, 10), LevelSpec(25, 10, 2)]
-    assert level_specs(Cluster(), 15) == [LevelSpec(1, 10, 7)]
+    assert level_specs(Cluster(), 2000) == [LevelSpec(500, 3, 2), LevelSpec(62, 3, 4)]
+    assert level_specs(Cluster(), 15) == [LevelSpec(3, 3, 2)]
+    assert level_specs(Cluster(), 3) == [LevelSpec(1, 3, 1)]
+    assert [spec.n_clusters for spec in level_specs(Cluster(), 10**9)] == [20_000, 2500]
+    assert {spec.rounds for spec in level_specs(Cluster(levels=[40, 8]), 2000)} == {10}
+    assert {spec.rounds for spec in level_specs(Cluster(resampling={"rounds": 7}), 2000)} == {7}
+    inits = [fit_options(made).init for made in (Cluster(), Cluster(levels=[4]), Cluster(init="k-means++"))]
+    assert inits == ["random", "k-means++", "k-means++"]
     split = Cluster(levels=[40, 8], split=5, probe=2, resampling={"rounds": 3, "random": [9, 4]})
     assert level_specs(split, 2000) == [LevelSpec(40, 0, 9, "random", 5, 2), LevelSpec(8, 3, 4, "random", None, 2)]
     assert [spec.rounds for spec in level_specs(Cluster(levels=[40, 8], resampling=None), 2000)] == [0, 0]

@@ -11,7 +11,7 @@ from sklearn.cluster import kmeans_plusplus as sklearn_plusplus
 from lakestrata.kmeans import plusplus, seeding
 from lakestrata.kmeans.array_points import ArrayPoints
 from lakestrata.kmeans.grid import Grid
-from lakestrata.kmeans.lloyd import fit
+from lakestrata.kmeans.lloyd import Options, fit
 from lakestrata.kmeans.plusplus import kmeans_plusplus
 from lakestrata.kmeans.seeding import random_distinct, sample_size, seed_centroids
 
@@ -139,3 +139,26 @@ def test_random_centroids_that_are_too_few_are_made_up_for(monkeypatch):
     points = ArrayPoints(x, np.arange(400), GRID)
     assert sorted(points.x[random_distinct(points, 9, seed=0), 0].tolist()) == list(range(7))
     assert sorted(fit(points, 7, seed=0).centroids[:, 0].tolist()) == list(range(7))
+
+
+def test_random_starts_are_distinct_points_whatever_the_order_of_the_rows():
+    x = np.random.default_rng(0).integers(0, 30, (500, 2)).astype(np.float32)
+    points = ArrayPoints(x, np.arange(500), GRID)
+    chosen = seed_centroids(points, 40, seed=4, init="random")
+    assert len(np.unique(chosen, axis=0)) == 40
+    assert {tuple(row) for row in chosen.tolist()} <= {tuple(row) for row in x.tolist()}
+    order = np.random.default_rng(1).permutation(500)
+    turned = ArrayPoints(x[order], order, GRID)
+    np.testing.assert_array_equal(seed_centroids(turned, 40, seed=4, init="random"), chosen)
+    assert not np.array_equal(seed_centroids(points, 40, seed=5, init="random"), chosen)
+
+
+def test_random_starts_are_those_that_the_points_draw():
+    x = np.random.default_rng(2).integers(-1000, 1000, (300, 3)).astype(np.float32)
+    points = ArrayPoints(x, np.arange(300), GRID)
+    drawn = points.draw(12, 7)
+    np.testing.assert_array_equal(seed_centroids(points, 12, seed=7, init="random"), drawn)
+    assert not np.array_equal(seed_centroids(points, 12, seed=7), drawn)
+    # a fit of no moves ends where it starts
+    stayed = fit(points, 12, seed=7, options=Options(algorithm="lloyd", max_iter=0, init="random")).centroids
+    np.testing.assert_array_equal(stayed, drawn)
