@@ -21,7 +21,7 @@ from ..udfs.points import DataFramePoints, Engine
 from ..udfs.shared_files import remove
 from .checkpoints import Checkpoints
 from .inputs import check_inputs, open_embeddings
-from .levels import fit_options, level_specs
+from .levels import fit_options, level_specs, told_of_auto
 from .plan import check
 from .progress import progress_bar
 from .publish import Published, publish_tree
@@ -91,6 +91,9 @@ def _cluster(store: Store, recipe: Recipe, source: Input, current: Run, scratch:
 def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) -> list[CentroidSet]:
     """The centroids of all levels; each is committed before the next begins."""
     specs = level_specs(options, points.n)
+    chosen = told_of_auto(options, points.n)
+    if chosen:
+        logger.info("levels %s", chosen)
     checkpoints = Checkpoints(store, current, points.engine, points.d, options.checkpoint_seconds, specs[0].probe)
     resumed = checkpoints.resume()
     levels = resumed.levels

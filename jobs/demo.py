@@ -108,7 +108,8 @@ def _report(
     console.print(f"{'picture':12}{picture.resolve()}", highlight=False, soft_wrap=True)
     tried = "lakestrata demo --set sample.size=300 --fresh"
     own = "lakestrata recipes images > mine.yaml; lakestrata curate --config mine.yaml"
-    console.print(f"{'try next':12}{tried}\n{'':12}{own}", highlight=False, soft_wrap=True)
+    judge = "lakestrata evaluate --config demo"
+    console.print(f"{'try next':12}{judge}\n{'':12}{tried}\n{'':12}{own}", highlight=False, soft_wrap=True)
 
 
 def _draw(labels: NDArray[np.int64], chosen: NDArray[np.bool_], path: Path) -> None:

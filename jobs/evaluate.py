@@ -177,4 +177,6 @@ def _sets(
     labels = np.full(len(table), -1) if classes is None else pd.Categorical(table["label"], classes["label"]).codes
     copies = np.where(table["pick"].notna(), table["copies"], 0)
     x = np.stack(table["embedding"].to_list()).astype(np.float32)
+    if recipe.cluster.metric == "cosine":  # as the tree sees them
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
     return Sets(x, labels.astype(np.int64), copies.astype(np.int64), table["lake"].notna().to_numpy())

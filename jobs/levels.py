@@ -54,11 +54,21 @@ def _auto(n: int) -> list[int]:
     return [bottom, bottom // _CHILDREN] if bottom >= _CHILDREN else [bottom]
 
 
+def told_of_auto(options: Cluster, n: int) -> str | None:
+    """What levels `auto` come to, and why, in a line; None where the recipe names its own."""
+    if options.levels != "auto":
+        return None
+    bottom, *above = [f"{k:,}" for k in _auto(n)]
+    least = n // _ITEMS > _MOST_CLUSTERS
+    why = f"the most that auto makes of {n:,} items" if least else f"{_ITEMS} items each"
+    return f"auto: {bottom} clusters ({why}){''.join(f', {k} above' for k in above)}; the sample weighs them by mass"
+
+
 def fit_options(options: Cluster) -> Options:
     """How each k-means of a recipe goes; with levels `auto` it starts at random points.
 
-    Greedy k-means++ seeks out what lies alone, and few rounds do not forget that: its centroids count the spread of a
-    concept, not only its mass. On embeddings of images, whose classes differ in spread, balance came out worse than at
+    Greedy k-means++ seeks out what lies alone, and few rounds do not forget that: its centroids tell of the spread of a
+    concept, not of its mass. On embeddings of images whose classes differ in spread, balance came out worse than at
     random with it, and better with random starts.
     """
     init = ("random" if options.levels == "auto" else "k-means++") if options.init == "auto" else options.init

@@ -15,7 +15,7 @@ from ..kmeans.advice import WORKER_BYTES, Finding, findings, readable_bytes, rea
 from ..kmeans.cost import Estimate, LevelCost, Machines, estimate
 from ..kmeans.work import Workload
 from ..schemas.errors import ConfigurationError, LakestrataError
-from .levels import fit_options, level_specs
+from .levels import fit_options, level_specs, told_of_auto
 from .rates import core_rate, gpu_rate
 from .recipe import Cluster, Recipe
 
@@ -41,6 +41,7 @@ class Plan:
         machines: What the time is reckoned for.
         machines_text: The same, in words.
         findings: What will not fit.
+        levels: What levels `auto` come to; None where the recipe names them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Plan:
     machines: Machines
     machines_text: str
     findings: tuple[Finding, ...]
+    levels: str | None = None
 
     @property
     def is_possible(self) -> bool:
@@ -88,7 +90,9 @@ def run(spark: SparkSession | None, recipe: Recipe, cores: int | None = None, gp
         made = estimate(workload(options, n, d, tasks))
     heaviest = max(made.levels, key=lambda level: level.expected.multiply_adds + level.expected.driver_multiply_adds)
     machines, text = _machines(heaviest.spec.groups or heaviest.spec.n_clusters, d, cores, gpus)
-    return Plan(recipe.name, size, made, machines, text, tuple(findings(made, machines=machines)))
+    return Plan(
+        recipe.name, size, made, machines, text, tuple(findings(made, machines=machines)), told_of_auto(options, n)
+    )
 
 
 def check(options: Cluster, n: int, d: int, tasks: int | None = None) -> None:
@@ -253,6 +257,7 @@ def _sums(plan: Plan) -> dict[str, str]:
     driver = f"{_power(usual.driver_multiply_adds)} on the driver, at most {_power(most.driver_multiply_adds)}"
     return {
         "recipe": f"{plan.name}: {load.n:,} vectors of {load.d:,} floats ({plan.size})",
+        **({"levels": plan.levels} if plan.levels else {}),
         "blocks": f"{blocks}, with what packing them takes {readable_bytes(made.scratch_bytes)} of scratch",
         "centroids": readable_bytes(sum(level.centroid_bytes for level in made.levels)),
         "shuffles": f"{readable_bytes(usual.shuffled)}, at most {readable_bytes(most.shuffled)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .seeding import MOST_GREEDY, sample_size
+from .seeding import is_greedy, sample_size
 from .tree import LevelSpec
 from .work import Passes, Work, Workload, level_work
 
@@ -144,8 +144,9 @@ def _driver_bytes(load: Workload, level: int) -> int:
     """Vectors that come to it; where these are clustered there, what that takes; the cuts of a resampling round."""
     spec, points = load.levels[level - 1], load.points(level)
     k = spec.groups or spec.n_clusters
-    sample, members = sample_size(k, load.d), load.members(level)
-    come = min(points, sample) if k <= MOST_GREEDY or load.fits(sample) else 0  # else they are drawn into files
+    init, members = load.options.init, load.members(level)
+    sample = sample_size(k, load.d, init)
+    come = min(points, sample) if is_greedy(k, init) or load.fits(sample) else 0  # else they are drawn into files
     if spec.groups or load.fits(k):  # the centroids of groups are handed out from here
         come = max(come, load.n_groups(level) if spec.groups else k)
     array = points if load.on_driver(level) else members if load.fits(members) else 0

@@ -42,7 +42,7 @@ def seed_centroids(points: Points, k: int, seed: int, init: Init = "k-means++") 
     Returns:
         Distinct points in steps, float32, shape (k, d); fewer rows if those chosen from have fewer distinct points.
     """
-    if init == "random" or k > MOST_GREEDY:
+    if not is_greedy(k, init):
         logger.info("seeding %d centroids: distinct ones at random from %d points", k, points.n)
         return points.draw(k, seed)
     sample = points.sample(sample_size(k, points.d), seed)
@@ -50,9 +50,14 @@ def seed_centroids(points: Points, k: int, seed: int, init: Init = "k-means++") 
     return sample.x[kmeans_plusplus(sample.x, k, seed)]
 
 
-def sample_size(k: int, d: int) -> int:
+def is_greedy(k: int, init: Init) -> bool:
+    """Whether k starting centroids are chosen by greedy k-means++, and not at random."""
+    return init == "k-means++" and k <= MOST_GREEDY
+
+
+def sample_size(k: int, d: int, init: Init = "k-means++") -> int:
     """Points to look at for k starting centroids of d coordinates."""
-    if k > MOST_GREEDY:
+    if not is_greedy(k, init):
         return RANDOM_SAMPLE * k
     wanted = max(_SAMPLE_PER_CLUSTER * k, min(_SAMPLE_COORDINATES // d, _SAMPLE_POINTS))
     return min(wanted, max(_LEAST_PER_CLUSTER * k, _MOST_COORDINATES // d))

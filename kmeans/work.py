@@ -10,7 +10,7 @@ import numpy as np
 from .hashing import MOST_CLASS
 from .lloyd import Options, first_batch
 from .points import fits_driver
-from .seeding import MOST_GREEDY, sample_size
+from .seeding import is_greedy, sample_size
 from .split import MOST_GROUP_COORDINATES
 from .tree import LevelSpec
 
@@ -180,7 +180,7 @@ def _with_rounds(load: Workload, level: int, k: int, passes: Passes) -> Work:
 
 def _fit(load: Workload, points: int, k: int, passes: Passes, here: bool) -> Work:
     """Seeds, which the driver chooses, and steps."""
-    seeding = _seeding(k, min(points, sample_size(k, load.d))) * load.d
+    seeding = _seeding(load, k, points) * load.d
     steps = (_step(load, size, k, here) * count for size, count in _reads(load, points, k, passes))
     return sum(steps, _product(True, seeding))
 
@@ -188,7 +188,7 @@ def _fit(load: Workload, points: int, k: int, passes: Passes, here: bool) -> Wor
 def _within(load: Workload, n_groups: int, points: float, k: float, passes: Passes, here: bool) -> Work:
     """K-means in each of so many groups, of so many points and clusters."""
     assigned = sum(size * count for size, count in _reads(load, int(points), ceil(k), passes)) * k
-    seeding = _seeding(ceil(k), min(points, sample_size(ceil(k), load.d)))
+    seeding = _seeding(load, ceil(k), points)
     return _product(here, n_groups * (assigned + seeding) * load.d)
 
 
@@ -222,9 +222,11 @@ def _product(here: bool, multiply_adds: float) -> Work:
     return Work(driver_multiply_adds=multiply_adds) if here else Work(multiply_adds=multiply_adds)
 
 
-def _seeding(k: int, sample: float) -> float:
+def _seeding(load: Workload, k: int, points: float) -> float:
     """Distances that greedy k-means++ finds; a random choice finds none.
 
     Twice what it chooses by: those of the first centroids are in float64, and later half its candidates are in vain.
     """
-    return 2 * k * sample * (2 + log(k)) if k <= MOST_GREEDY else 0
+    if not is_greedy(k, load.options.init):
+        return 0
+    return 2 * k * min(points, sample_size(k, load.d)) * (2 + log(k))

@@ -16,13 +16,14 @@ pytest.importorskip("grpc")
 TESTS = Path(__file__).parents[1]
 ESSENTIAL = (
     "rows_in_are or every_commit or tree_adds_up or quotas_add_up or run_again or mistakes_in_the_input "
-    "or members_above or unusable or assigned_at_every_level or blocks_in_files or split_levels_add_up"
+    "or members_above or unusable or assigned_at_every_level or blocks_in_files or split_levels_add_up "
+    "or tells_by_how_much"
 )
 
 
 @pytest.mark.skipif("SPARK_REMOTE" in os.environ, reason="this is Spark Connect already")
 def test_the_essential_tests_pass_over_spark_connect():
-    names = ("jobs/test_pipeline.py", "jobs/test_engine.py", "udfs/test_points.py")
+    names = ("jobs/test_pipeline.py", "jobs/test_engine.py", "jobs/test_evaluate.py", "udfs/test_points.py")
     command = [
         sys.executable,
         "-m",
