@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .array_points import ArrayPoints
 from .grid import Grid
-from .lloyd import Options, fit
+from .lloyd import Options
 from .metrics import (
     Floats,
     Labels,
@@ -25,6 +25,7 @@ from .metrics import (
     nearest,
     other_neighbour,
 )
+from .tree import LevelSpec, build
 
 NEAR = 0.95  # cosine similarity of near-duplicates
 _COVERED = 0.99  # share of the lake that the coverage radius is told for
@@ -32,7 +33,7 @@ _OUTLIERS = 0.01  # share of the lake that lies farthest from its neighbours
 _NEIGHBOUR = 10  # the neighbour whose distance says how far out an item lies
 _MOST_TESTED = 25  # held-out items of a class
 _TESTED_SHARE = 5  # one in so many items of a class, at most
-_REFERENCE_ITEMS, _REFERENCE_CLUSTERS = 50, 1000  # items a cluster of the reference, and its most clusters
+_REFERENCE_ITEMS, _REFERENCE_MOST = 64, 16_384  # items a cluster of the reference, and most of which it is made
 
 
 @dataclass(frozen=True)
@@ -229,11 +230,13 @@ def shape_figures(sets: Sets, draws: int, rng: np.random.Generator, seed: int) -
 
 
 def _reference(lake: Floats, seed: int) -> Floats:
-    k = int(np.clip(len(lake) // _REFERENCE_ITEMS, 2, _REFERENCE_CLUSTERS))
+    """Centroids of a clustering that the masses of the lake have little say in: two levels, the lower one resampled."""
     grid = Grid.covering(float(np.abs(lake).max()), lake.shape[1])
-    points = ArrayPoints(grid.quantize(lake), np.arange(len(lake)), grid)
-    centroids = fit(points, min(k, len(lake)), seed=seed, options=Options(max_iter=20)).centroids
-    return (np.asarray(centroids) * grid.step).astype(np.float32)
+    points = ArrayPoints(grid.quantize(lake), np.arange(len(lake)), grid).sample(_REFERENCE_MOST, seed)
+    k = int(np.clip(points.n // _REFERENCE_ITEMS, 2, points.n))
+    fine = LevelSpec(min(points.n, 8 * k), rounds=3, size=max(1, points.n // (16 * k)))
+    *_, top = build(points, [fine, LevelSpec(k)], seed=seed, options=Options(max_iter=20))
+    return (np.asarray(top) * grid.step).astype(np.float32)
 
 
 def _evenness_in(reference: Floats, x: Floats) -> float:
