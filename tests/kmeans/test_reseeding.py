@@ -136,7 +136,9 @@ def test_empty_clusters_are_filled_again_from_any_start(monkeypatch, start, max_
     x = grid.quantize(np.random.default_rng(2).uniform(-1, 1, (60, 2)))
     monkeypatch.setattr(lloyd, "_FIRST_POINTS", first_points)
     monkeypatch.setattr(lloyd, "_FIRST_PER_CLUSTER", 0)
-    monkeypatch.setattr(lloyd, "seed_centroids", lambda points, k, seed: ADVERSARIES[start](x, k).astype(np.float32))
+    monkeypatch.setattr(
+        lloyd, "seed_centroids", lambda points, k, seed, init: ADVERSARIES[start](x, k).astype(np.float32)
+    )
     fitted = fit(as_points(x, grid), 30, seed=0, options=Options(max_iter=max_iter))
     assert len(fitted.centroids) == 30
     assert fitted.step.counts.all()
@@ -145,7 +147,7 @@ def test_empty_clusters_are_filled_again_from_any_start(monkeypatch, start, max_
 
 def test_more_clusters_missing_than_one_search_gives(monkeypatch):
     x = np.arange(3 * MOST_RESEEDS)[:, None]
-    monkeypatch.setattr(lloyd, "seed_centroids", lambda points, k, seed: points.x[:1])
+    monkeypatch.setattr(lloyd, "seed_centroids", lambda points, k, seed, init: points.x[:1])
     fitted = fit(as_points(x), len(x) - 100, seed=0, options=Options(max_iter=1))
     assert len(fitted.centroids) == len(x) - 100
     assert fitted.step.counts.all()
