@@ -3,8 +3,9 @@
 The sizes of clusters tell little of the sizes of concepts: k-means makes clusters of about equal mass, so a large
 concept has many of them. What tells more is the mass around a cluster: how many items lie where equally many centroids
 do. Resampling has spread the centroids more evenly over the support than the items, so their number stands for how much
-there is to learn, and the mass for how often it is repeated. The mass is measured in cells of a few centroids, as
-Voronoi cells of some centroids drawn at random; its mean over many such draws, of three sizes, has little noise left.
+there is to learn, and the mass for how often it is repeated. The mass is measured in cells of a few centroids: Voronoi
+cells around some drawn at random, and around seeds of k-means++, which lie more evenly. The two kinds err in different
+ways, and means over draws and three sizes have little noise left.
 
 Where concepts lie well apart, larger cells tell them from each other: those around seeds of k-means++ are then the same
 whichever seeds were drawn, if they are as many as the concepts, and their masses recur. Elsewhere the masses of larger
@@ -26,13 +27,13 @@ from .rows import Rows
 from .waterfill import power_weights
 
 MOST_CLUSTERS = 1 << 15  # that are compared with each other: the lowest level of at most so many is weighed
-FLATTENING = 0.5
+FLATTENING = 0.75
 _CELL_CLUSTERS = (4, 8, 16)  # mean number of clusters in a small cell
 _DRAWS, _SPREAD_DRAWS = 8, 4  # of small cells at random; of cells around spread seeds, which cost more
 _NEIGHBOUR = 5
 _ALONE = 3  # times the usual distance to the nearest other cluster
 _AS_RELIABLE = 0.85  # of the best: finer cells that recur about as well tell more concepts apart
-_FLATTENINGS = (FLATTENING, 0.0, 0.25, 0.75, 1.0)  # the default first
+_FLATTENINGS = (FLATTENING, 0.0, 0.25, 0.5, 1.0)  # the default first
 _SEED = 0  # not that of the sample: what is expected over all its seeds is so for one set of cells
 
 
@@ -75,15 +76,25 @@ class ConceptMass:
 
 def concept_mass(centroids: NDArray[np.float32], items: NDArray[np.int64], seed: int) -> ConceptMass | None:
     """The masses of concepts, where there are any that recur; see `local_masses` for the arguments."""
-    rows, found, sizes = Rows.of(centroids), [], _cells(len(items))
+    return _recurring(_spread_masses(centroids, items, seed))
+
+
+def _spread_masses(centroids: NDArray[np.float32], items: NDArray[np.int64], seed: int) -> list[ConceptMass]:
+    """Masses of cells around seeds of k-means++, from small cells to large ones."""
+    rows, sizes = Rows.of(centroids), _cells(len(items))
     if not sizes:
-        return None
+        return []
     usual = np.flatnonzero(~_alone(rows))  # what lies alone would be a seed in every draw
     spread = [usual[kmeans_plusplus(rows.x[usual], sizes[0], seed + draw)] for draw in range(_SPREAD_DRAWS)]
+    found = []
     for n_cells in sizes:  # the first of k-means++ are those of fewer clusters
         held = _held(rows, items, [seats[:n_cells] for seats in spread])
         found.append(ConceptMass(_mean(held), n_cells, _reliability(held, items), 0.0))
-    most, least = max(one.reliability for one in found), found[0].reliability
+    return found
+
+
+def _recurring(found: list[ConceptMass]) -> ConceptMass | None:
+    most, least = max((one.reliability for one in found), default=0.0), found[0].reliability if found else 0.0
     if most <= least:
         return None
     best = next(one for one in found[1:] if one.reliability >= max(_AS_RELIABLE * most, least))
@@ -141,11 +152,11 @@ def _reliability(held: NDArray[np.int64], items: NDArray[np.int64]) -> float:
 def balanced_weights(
     items: NDArray[np.int64], masses: NDArray[np.float64], flattening: float = FLATTENING
 ) -> NDArray[np.float64]:
-    """Weights to share a sample by: items / mass^flattening, the mass being the geometric mean of the three.
+    """Weights to share a sample by: items / mass^flattening, the mass being the geometric mean of those given.
 
     Args:
         items: Of each cluster, shape (k,).
-        masses: As from `local_masses`, shape (3, k).
+        masses: As from `local_masses`, shape (m, k).
         flattening: 0 shares in proportion to the items, 1 evenly over the places of the centroids.
 
     Returns:
@@ -164,7 +175,10 @@ def ways_to_share(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> d
         centroids: In grid steps, float32, shape (k, d).
         items: Of each cluster, shape (k,).
     """
-    masses, concepts = local_masses(centroids, items, _SEED), concept_mass(centroids, items, _SEED)
+    spread = _spread_masses(centroids, items, _SEED)
+    small = [one.mass for one in spread[: len(_CELL_CLUSTERS)]]
+    drawn = local_masses(centroids, items, _SEED)
+    masses, concepts = np.stack([*drawn, *drawn, *small]), _recurring(spread)  # of drawn cells twice: they err less
     ways = {f"mass, flattened by {f:g}": balanced_weights(items, masses, f) for f in _FLATTENINGS}
     if concepts is None:
         return ways
