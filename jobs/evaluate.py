@@ -74,7 +74,8 @@ def run(spark: SparkSession, recipe: Recipe) -> Evaluation:
         ConfigurationError: If a table or column of classes is missing.
         LakestrataError: If nothing was curated yet.
     """
-    check_inputs(spark, recipe)
+    if recipe.evaluate.label or recipe.labels or recipe.embeddings:  # else no table of the user's is read
+        check_inputs(spark, recipe)
     store = Store(spark, recipe.work)
     sampled = history(store, recipe.name, sample.JOB)
     if not sampled or sampled[0]["status"] != "finished":
