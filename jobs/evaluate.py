@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +13,14 @@ from rich.table import Table as Grid
 
 from ..kmeans.evaluation import Figure, Sets, class_figures, probe_figures, shape_figures, verdict, with_labels
 from ..schemas.errors import ConfigurationError, LakestrataError
-from ..schemas.tables import EVALUATION
+from ..schemas.tables import CENTROIDS, EVALUATION
 from . import sample
 from .columns import own_columns, vectors_of
-from .inputs import check_inputs
+from .inputs import check_inputs, labels_read
 from .labelled import read_labelled
 from .recipe import Evaluate, Recipe, semantic
 from .runs import Result, begin, history
 from .store import Store
-
-logger = logging.getLogger(__name__)
 
 JOB = "evaluate"
 _MOST_CLASSES = 10_000
@@ -84,16 +81,15 @@ def run(spark: SparkSession, recipe: Recipe) -> Evaluation:
         )
     model_id = sampled[0]["outputs"]["model_id"]
     config = {"evaluate": semantic(recipe.evaluate), "labels": semantic(recipe.labels)}
-    inputs = {"tree": model_id, "curated": sampled[0]["run_id"]}
+    inputs = {"tree": model_id, "curated": sampled[0]["run_id"], **labels_read(spark, recipe)}
     current = begin(store, recipe.name, JOB, config, inputs, fresh=True)
     figures, notes = _figures(store, recipe, model_id)
     table = store.table(EVALUATION.name)
     table.create(EVALUATION)
     mine = f"model_id = '{model_id}'"
     table.replace(_rows(store, model_id, figures), mine, current.commit("evaluation"))
-    old = sorted({row["inputs"]["tree"] for row in current.history} - {model_id})
-    if old:
-        table.delete(f"model_id IN ({', '.join(map(repr, old))})")
+    if current.earlier_trees:
+        table.delete(f"model_id IN ({', '.join(map(repr, current.earlier_trees))})")
     n = sampled[0]["rows_in"]
     outputs = {"model_id": model_id, table.name: f"version {table.version()}"}
     metrics = {figure.name: figure.curated for figure in figures}
@@ -112,7 +108,8 @@ def _figures(store: Store, recipe: Recipe, model_id: str) -> tuple[list[Figure],
     n, size = (int(value) for value in items.agg(F.count("*"), F.sum("copies")).collect()[0])
     if size < 2:
         raise LakestrataError(f"{recipe.work}: the curated set of {recipe.name!r} has {size} items: too few to judge.")
-    d = len(vectors_of(store, recipe, items.limit(1)).collect()[0]["embedding"])
+    nodes = store.table(CENTROIDS.name).read().where(F.col("model_id") == model_id)
+    d = int(nodes.select(F.size("centroid").alias("d")).limit(1).collect()[0]["d"])
     most = min(options.items, max(_LEAST_ITEMS, recipe.cluster.driver_bytes // (_COPIES * 4 * d)))
     most_picks = size if n <= most else min(size, most // _SHARE)
     notes = [] if n <= most else [f"On samples: {most:,} of {n:,} items, {most_picks:,} of {size:,} picks."]

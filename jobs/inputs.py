@@ -68,6 +68,11 @@ def _check_column(rows: DataFrame, key: str, column: str, wanted: str, fits: Cal
     return []
 
 
+def labels_read(spark: SparkSession, recipe: Recipe) -> dict[str, str]:
+    """The recipe's labelled table, if it names one, and the version that it has now."""
+    return {labels.table: open_input(spark, labels.table).version for labels in [recipe.labels] if labels}
+
+
 def _check_labels(spark: SparkSession, labels: Labels) -> list[str]:
     try:
         rows = open_rows(spark, labels.table)

@@ -105,6 +105,11 @@ class Run:
         mine = self.row["outputs"].get("model_id")
         return sorted({row["outputs"]["model_id"] for row in self.history if "model_id" in row["outputs"]} - {mine})
 
+    @property
+    def earlier_trees(self) -> list[str]:
+        """Trees that earlier runs of this name and job read."""
+        return sorted({row["inputs"]["tree"] for row in self.history} - {self.row["inputs"]["tree"]})
+
     def frame(self) -> DataFrame:
         """The run's row, for the table of runs."""
         return self.table.spark.createDataFrame([self.row], RUNS.schema)

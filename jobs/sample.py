@@ -13,11 +13,11 @@ from ..schemas.errors import ConfigurationError, LakestrataError
 from ..schemas.tables import QUOTAS, curated
 from . import cluster
 from .columns import own_columns
-from .inputs import check_inputs
+from .inputs import check_inputs, labels_read
 from .recipe import Recipe, Sample, semantic
 from .runs import Result, Run, begin, history
 from .shares import quota_rows, read_tree, share_out, temperature_of
-from .store import Store, open_input
+from .store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +53,10 @@ def run(spark: SparkSession, recipe: Recipe, *, fresh: bool = False) -> Result:
     model_id = trees[0]["outputs"]["model_id"]
     sampled = semantic(options) | {"temperature": temperature_of(recipe, options)}
     config = {"sample": sampled, "keep": keep, "labels": semantic(recipe.labels)}
-    current = begin(store, recipe.name, JOB, config, {"tree": model_id, **_labels_read(spark, recipe)}, fresh=fresh)
+    current = begin(store, recipe.name, JOB, config, {"tree": model_id, **labels_read(spark, recipe)}, fresh=fresh)
     if current.finished:
         return current.finished
     return _sample(store, recipe, options, model_id, current)
-
-
-def _labels_read(spark: SparkSession, recipe: Recipe) -> dict[str, str]:
-    """The labelled table and its version, where it has a say."""
-    return {labels.table: open_input(spark, labels.table).version for labels in [recipe.labels] if labels}
 
 
 def _kept_columns(recipe: Recipe) -> list[str]:
@@ -80,7 +75,7 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
     mine = f"model_id = '{model_id}'"
     table = store.table(QUOTAS.name)
     table.create(QUOTAS)
-    shares = store.spark.createDataFrame(quota_rows(tree, shared, options.multiplier, model_id), QUOTAS.schema)
+    shares = store.spark.createDataFrame(quota_rows(tree, shared, options.multiplier), QUOTAS.schema)
     table.replace(shares, mine, current.commit("quotas"))
     rows = _choose(store, options, model_id, table.read().where(mine), len(quotas))
     kept: list[StructField] = []
@@ -92,7 +87,7 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
     id_type = rows.schema["id"].dataType.simpleString()
     found.create(curated(id_type, len(quotas), kept))
     found.replace(rows, mine, current.commit("curated"))
-    old = sorted({row["inputs"]["tree"] for row in current.history} - {model_id})
+    old = current.earlier_trees
     if old:
         gone = f"model_id IN ({', '.join(map(repr, old))})"
         table.delete(gone)

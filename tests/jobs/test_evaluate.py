@@ -145,6 +145,19 @@ def test_evaluate_by_a_labelled_table(spark, lake, recipe_of, base):
     assert found.figures[0].oracle == pytest.approx(1, abs=1e-3)
 
 
+def test_evaluate_writes_anew_when_the_labels_change(spark, lake, recipe_of, base):
+    labels = {"table": f"{lake}/changing", "column": "vector", "label": "class"}
+    given = {"table": f"{lake}/lake", "id": "key", "keep": ["kind"]}
+    made = recipe_of("", lake / "work", embeddings=given, sample={"size": SIZE}, labels=labels)
+    labelled = spark.read.format("delta").load(f"{lake}/labelled")
+    for rows in (labelled, labelled.where("class <> 'rare'")):
+        rows.write.format("delta").mode("overwrite").save(f"{lake}/changing")
+        found = evaluate.run(spark, made).figures
+        stored = {row["figure"]: row for row in DeltaTable(spark, f"{lake}/work/evaluation").read().collect()}
+        assert {name: row["curated"] for name, row in stored.items()} == {f.name: f.curated for f in found}
+        assert stored["classes covered"]["oracle"] == len(set(rows.toArrow()["class"].to_pylist()))
+
+
 def test_outliers_are_left_out_and_counted(spark, lake, recipe, base):
     result = sample.run(spark, recipe(outliers=NOISE / N + 1e-9, keep=["kind"]), fresh=True)
     chosen = DeltaTable(spark, f"{lake}/work/curated").read().collect()
