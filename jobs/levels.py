@@ -11,7 +11,7 @@ from .recipe import Cluster
 
 # What `auto` makes: small clusters, to weigh by the mass around them (see kmeans/balance.py), and some above them.
 _ITEMS, _MOST_CLUSTERS, _CHILDREN = 4, 20_000, 8
-_ROUNDS = {True: 3, False: 10}  # where levels are auto; the paper's
+_AUTO_ROUNDS, _PAPERS_ROUNDS = 3, 10
 
 
 def level_specs(options: Cluster, n: int) -> list[LevelSpec]:
@@ -40,7 +40,7 @@ def level_specs(options: Cluster, n: int) -> list[LevelSpec]:
         members = sizes
     rounds = resampling.rounds if resampling else 0
     if rounds == "auto":
-        rounds = _ROUNDS[options.levels == "auto"]
+        rounds = _AUTO_ROUNDS if options.levels == "auto" else _PAPERS_ROUNDS
     strategy = resampling.strategy if resampling else "closest"
     probe = sys.maxsize if options.probe == "all" else options.probe
     return [

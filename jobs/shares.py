@@ -14,7 +14,7 @@ from ..kmeans.balance import MOST_CLUSTERS, outlying, ways_to_share
 from ..kmeans.grid import Grid
 from ..kmeans.quotas import Quotas, tree_quotas, tree_weights
 from ..schemas.tables import CENTROIDS
-from .recipe import Recipe, Sample
+from .recipe import Labels, Recipe, Sample
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -96,19 +96,26 @@ def share_out(store: Store, recipe: Recipe, options: Sample, tree: Tree) -> Shar
         default, weights = next(iter(ways.items()))
         logger.info("temperature auto: by the mass around each of %d clusters: %s", len(held), default)
         return Shared(_quotas(tree, leaves, options, 0.0, _weights(tree, weights, level)), out)
+    every = {way: _quotas(tree, leaves, options, 0.0, _weights(tree, w, level)) for way, w in ways.items()}
+    every["the tree's even shares"] = _quotas(tree, leaves, options, 0.0, None)
+    return Shared(_by_labels(store, recipe.labels, every, centroids, level), out)
+
+
+def _by_labels(
+    store: Store, labels: Labels, every: dict[str, list[Quotas]], centroids: NDArray[np.float32], level: int
+) -> list[Quotas]:
+    """The quotas that a labelled table speaks for, out of those of every way; the first is the default."""
     # These bring scikit-learn along, which takes seconds to import.
     from ..kmeans.choice import choose, fold_evenness
     from .labelled import read_labelled
 
-    every = {way: _quotas(tree, leaves, options, 0.0, _weights(tree, w, level)) for way, w in ways.items()}
-    every["the tree's even shares"] = _quotas(tree, leaves, options, 0.0, None)
-    names = list(every)  # the default first
-    x, y = read_labelled(store.spark, recipe.labels, centroids.shape[1], _MOST_LABELLED)
+    names = list(every)
+    x, y = read_labelled(store.spark, labels, centroids.shape[1], _MOST_LABELLED)
     found = fold_evenness(x, y, centroids, [every[name][level - 1].expected for name in names])
     chosen = names[choose(found, default=0)]
     told = "; ".join(f"{name} {value:.3f}" for name, value in zip(names, found.mean(axis=0), strict=True))
     logger.info("temperature auto: %s, by %d labels (evenness: %s)", chosen, len(y), told)
-    return Shared(every[chosen], out)
+    return every[chosen]
 
 
 def _quotas(
@@ -149,7 +156,7 @@ def _centroids(store: Store, tree: Tree, level: int) -> NDArray[np.float32]:
     return found
 
 
-def quota_rows(tree: Tree, shared: Shared, multiplier: int, model_id: str) -> list[tuple[object, ...]]:
+def quota_rows(tree: Tree, shared: Shared, multiplier: int) -> list[tuple[object, ...]]:
     """Rows of the quotas table."""
     rows: list[tuple[object, ...]] = []
     for level, (q, items) in enumerate(zip(shared.quotas, tree.items, strict=True), start=1):
@@ -158,5 +165,5 @@ def quota_rows(tree: Tree, shared: Shared, multiplier: int, model_id: str) -> li
         reasons = np.where(out, "outlier", np.where(full, "all", "share"))
         columns = (items, q.quota, q.expected, reasons)
         for cluster_id, figures in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
-            rows.append((model_id, level, cluster_id, *figures))
+            rows.append((tree.model_id, level, cluster_id, *figures))
     return rows

@@ -25,6 +25,7 @@ from .metrics import (
     nearest,
     other_neighbour,
 )
+from .nearest import ranks_of
 from .tree import LevelSpec, build
 
 NEAR = 0.95  # cosine similarity of near-duplicates
@@ -162,9 +163,8 @@ class Sets:
 def _rank_in_class(y: Labels) -> NDArray[np.int64]:
     """How many rows of the same class stand before each, shape (n,)."""
     order = np.argsort(y, kind="stable")
-    sizes = np.bincount(y)
     ranks = np.empty(len(y), dtype=np.int64)
-    ranks[order] = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    ranks[order] = ranks_of(y[order])
     return ranks
 
 
