@@ -15,6 +15,7 @@ IMBALANCES = (1, 10, 50, 200)
 MOST_ITEMS = 8_000
 MANY_CLASSES = 20  # sets of so many classes have few items in each, and some classes to spare for a background
 _TESTED, _TESTED_OF_MANY, _TESTED_SHARE = 100, 10, 3  # held-out items of a class; at most a third of them
+LABELLED = 5  # others of a class, for a small labelled table
 _BACKGROUND_CLASSES, _BACKGROUND_ITEMS = 0.3, 0.1
 _EUROSAT_STEP = 0.0235  # its uint8 in the units of the network
 _NO_CLASS = "oos"  # what CLINC150 calls sentences of none of its 150 classes
@@ -64,11 +65,13 @@ class Lake:
         items: Of the lake; a background is its last class.
         n_classes: Classes of the lake, also those that thinning left without items.
         test: Held-out items of all classes but the background.
+        known: As `test`, a few a class, for who has labels.
     """
 
     items: Labelled
     n_classes: int
     test: Labelled
+    known: Labelled
 
 
 def labelled_sets() -> dict[str, Labelled]:
@@ -95,7 +98,7 @@ def cuts_of(full: Labelled) -> list[Cut]:
 
 
 def cut_lake(full: Labelled, cut: Cut, seed: int) -> Lake:
-    """Hold out a test set, keep the fewer items of a class the later it comes in a random order, and thin the rest."""
+    """Hold out some, keep the fewer items of a class the later it comes in a random order, and thin the rest."""
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(full.y == label)) for label in rng.permutation(full.n_classes)]
     n_background = int(_BACKGROUND_CLASSES * len(rows)) if cut.background else 0
@@ -103,15 +106,16 @@ def cut_lake(full: Labelled, cut: Cut, seed: int) -> Lake:
     most_tested = _TESTED_OF_MANY if full.n_classes >= MANY_CLASSES else _TESTED
     n_tested = [min(most_tested, len(own) // _TESTED_SHARE) for own in classes]
     tested = [own[:n] for own, n in zip(classes, n_tested, strict=True)]
-    kept = _thin_out([own[n:] for own, n in zip(classes, n_tested, strict=True)], cut.imbalance)
+    known = [own[n : n + LABELLED] for own, n in zip(classes, n_tested, strict=True)]
+    kept = _thin_out([own[n + LABELLED :] for own, n in zip(classes, n_tested, strict=True)], cut.imbalance)
     if background:
         n_items = sum(map(len, kept)) * _BACKGROUND_ITEMS / (1 - _BACKGROUND_ITEMS)
         share = max(1, round(n_items / len(background)))
         kept.append(np.concatenate([own[:share] for own in background]))
     chosen, y = _joined(kept)
     some = rng.permutation(len(chosen))[:MOST_ITEMS]
-    test, y_test = _joined(tested)
-    return Lake(Labelled(full.x[chosen[some]], y[some]), len(kept), Labelled(full.x[test], y_test))
+    held_out = [Labelled(full.x[rows], labels) for rows, labels in map(_joined, (tested, known))]
+    return Lake(Labelled(full.x[chosen[some]], y[some]), len(kept), *held_out)
 
 
 def _thin_out(classes: list[NDArray[np.intp]], imbalance: int) -> list[NDArray[np.intp]]:

@@ -74,7 +74,7 @@ def _cluster(store: Store, recipe: Recipe, source: Input, current: Run, scratch:
     options = recipe.cluster
     engine = Engine(store.spark, scratch.keep, scratch.folder, options.driver_bytes, options.device)
     keyed = split_by_key(source.rows)
-    packed = pack_vectors(keyed, source.name, id_type, options.metric, engine)
+    packed = pack_vectors(keyed, source.name, id_type, options, engine)
     mine = f"name = '{recipe.name}' AND job = '{JOB}'"
     set_aside = publish_aside(store, packed.aside, packed.n_aside, recipe.name, JOB, current, mine)
     scratch.let_go("raw")
@@ -91,7 +91,7 @@ def _cluster(store: Store, recipe: Recipe, source: Input, current: Run, scratch:
 def _fit(store: Store, points: DataFramePoints, options: Cluster, current: Run) -> list[CentroidSet]:
     """The centroids of all levels; each is committed before the next begins."""
     specs = level_specs(options, points.n)
-    chosen = told_of_auto(options, points.n)
+    chosen = told_of_auto(options, points.n, points.d)
     if chosen:
         logger.info("levels %s", chosen)
     checkpoints = Checkpoints(store, current, points.engine, points.d, options.checkpoint_seconds, specs[0].probe)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from rich.console import Console
@@ -18,6 +19,7 @@ from . import sample
 from .columns import own_columns, vectors_of
 from .inputs import check_inputs, labels_read
 from .labelled import read_labelled
+from .levels import metric_of
 from .recipe import Evaluate, Recipe, semantic
 from .runs import Result, begin, history
 from .store import Store
@@ -121,8 +123,8 @@ def _figures(store: Store, recipe: Recipe, model_id: str) -> tuple[list[Figure],
         figures += class_figures(classes["n"].to_numpy(), classes["copies"].to_numpy(), options.draws, rng)
         figures += probe_figures(sets, options.draws, rng)
     elif recipe.labels:
-        labelled = read_labelled(store.spark, recipe.labels, d, most)
-        sets, test, accuracy = with_labels(sets, *labelled)
+        x, y = read_labelled(store.spark, recipe.labels, d, most)
+        sets, test, accuracy = with_labels(sets, _seen(recipe, x), y)
         notes.append(
             f"Classes are those that a linear probe on half of {recipe.labels.table} finds: "
             f"{accuracy:.0%} right on the other half, which is the test set."
@@ -174,7 +176,13 @@ def _sets(
     table = rows.toArrow().to_pandas()
     labels = np.full(len(table), -1) if classes is None else pd.Categorical(table["label"], classes["label"]).codes
     copies = np.where(table["pick"].notna(), table["copies"], 0)
-    x = np.stack(table["embedding"].to_list()).astype(np.float32)
-    if recipe.cluster.metric == "cosine":  # as the tree sees them
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x = _seen(recipe, np.stack(table["embedding"].to_list()).astype(np.float32))
     return Sets(x, labels.astype(np.int64), copies.astype(np.int64), table["lake"].notna().to_numpy())
+
+
+def _seen(recipe: Recipe, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors as the tree sees them."""
+    if metric_of(recipe.cluster, x.shape[1]) != "cosine":
+        return x
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return (x / np.where(lengths > 0, lengths, 1)).astype(np.float32)

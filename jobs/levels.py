@@ -9,9 +9,10 @@ from ..kmeans.tree import LevelSpec
 from ..schemas.errors import ConfigurationError
 from .recipe import Cluster
 
-# What `auto` makes: small clusters, to weigh by the mass around them (see kmeans/balance.py), and some above them.
+# What `auto` makes: small clusters, to weigh by the density around them (see kmeans/balance.py), and some above them.
 _ITEMS, _MOST_CLUSTERS, _CHILDREN = 4, 20_000, 8
 _AUTO_ROUNDS, _PAPERS_ROUNDS = 3, 10
+_LEAST_DIRECTIONS = 16  # coordinates of an embedding; vectors of fewer are places
 
 
 def level_specs(options: Cluster, n: int) -> list[LevelSpec]:
@@ -54,14 +55,25 @@ def _auto(n: int) -> list[int]:
     return [bottom, bottom // _CHILDREN] if bottom >= _CHILDREN else [bottom]
 
 
-def told_of_auto(options: Cluster, n: int) -> str | None:
+def metric_of(options: Cluster, d: int) -> str:
+    """The metric for vectors of d coordinates: of embeddings the length says little, and much of it harms.
+
+    The paper's is l2, and whoever names levels has it.
+    """
+    if options.metric != "auto":
+        return options.metric
+    return "cosine" if options.levels == "auto" and d >= _LEAST_DIRECTIONS else "l2"
+
+
+def told_of_auto(options: Cluster, n: int, d: int) -> str | None:
     """What levels `auto` come to, and why, in a line; None where the recipe names its own."""
     if options.levels != "auto":
         return None
     bottom, *above = [f"{k:,}" for k in _auto(n)]
     least = n // _ITEMS > _MOST_CLUSTERS
     why = f"the most that auto makes of {n:,} items" if least else f"{_ITEMS} items each"
-    return f"auto: {bottom} clusters ({why}){''.join(f', {k} above' for k in above)}; the sample weighs them by mass"
+    upper = "".join(f", {k} above" for k in above)
+    return f"auto: {bottom} clusters ({why}){upper}, metric {metric_of(options, d)}; the sample weighs them by density"
 
 
 def fit_options(options: Cluster) -> Options:

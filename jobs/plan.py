@@ -15,7 +15,7 @@ from ..kmeans.advice import WORKER_BYTES, Finding, findings, readable_bytes, rea
 from ..kmeans.cost import Estimate, LevelCost, Machines, estimate
 from ..kmeans.work import Workload
 from ..schemas.errors import ConfigurationError, LakestrataError
-from .levels import fit_options, level_specs, told_of_auto
+from .levels import fit_options, level_specs, metric_of, told_of_auto
 from .rates import core_rate, gpu_rate
 from .recipe import Cluster, Recipe
 
@@ -91,7 +91,7 @@ def run(spark: SparkSession | None, recipe: Recipe, cores: int | None = None, gp
     heaviest = max(made.levels, key=lambda level: level.expected.multiply_adds + level.expected.driver_multiply_adds)
     machines, text = _machines(heaviest.spec.groups or heaviest.spec.n_clusters, d, cores, gpus)
     return Plan(
-        recipe.name, size, made, machines, text, tuple(findings(made, machines=machines)), told_of_auto(options, n)
+        recipe.name, size, made, machines, text, tuple(findings(made, machines=machines)), told_of_auto(options, n, d)
     )
 
 
@@ -123,7 +123,7 @@ def workload(options: Cluster, n: int, d: int, tasks: int) -> Workload:
         d,
         tuple(level_specs(options, n)),
         options=fit_options(options),
-        metric=options.metric,
+        metric=metric_of(options, d),
         driver_bytes=options.driver_bytes,
         tasks=tasks,
     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..schemas.errors import ConfigurationError
 
-ALGORITHM_VERSION = 3  # grows when the same recipe gives other results
+ALGORITHM_VERSION = 4  # grows when the same recipe gives other results
 
 # How a run is carried out, not what it gives: such keys are left out of the config hash.
 _OPERATIONAL = {"operational": True}
@@ -99,7 +99,7 @@ class Cluster(_Section):
     """How vectors become a tree."""
 
     levels: Literal["auto"] | PerLevel = "auto"
-    metric: Literal["l2", "cosine"] = "l2"
+    metric: Literal["auto", "l2", "cosine"] = "auto"
     algorithm: Literal["minibatch", "lloyd"] = "minibatch"
     resampling: Resampling | None = Resampling()
     init: Literal["auto", "k-means++", "random"] = "auto"

@@ -1,4 +1,4 @@
-"""How a sample is shared among the clusters of a tree: by the tree alone, by the mass around them, or by labels."""
+"""How a sample is shared among the clusters of a tree: by the tree alone, by the density around them, or by labels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
 from ..kmeans.balance import MOST_CLUSTERS, outlying, ways_to_share
+from ..kmeans.choice import LabelledTable, choose_by_labels
 from ..kmeans.grid import Grid
 from ..kmeans.quotas import Quotas, tree_quotas, tree_weights
 from ..schemas.tables import CENTROIDS
-from .recipe import Labels, Recipe, Sample
+from .labelled import read_labelled
+from .levels import metric_of
+from .recipe import Recipe, Sample
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ class Shared:
 
 
 def temperature_of(recipe: Recipe, options: Sample) -> float | str:
-    """The temperature that a recipe means: "auto" weighs by mass, where the levels are made for that."""
+    """The temperature that a recipe means: "auto" weighs by density, where the levels are made for that."""
     if options.temperature != "auto" or recipe.cluster.levels == "auto" or recipe.labels:
         return options.temperature
     return 0.0
@@ -80,42 +83,54 @@ def share_out(store: Store, recipe: Recipe, options: Sample, tree: Tree) -> Shar
         return Shared(_quotas(tree, leaves, options, float(temperature), None), out)
     level = tree.weighed
     centroids = _centroids(store, tree, level)
-    grid = Grid.covering(float(np.abs(centroids).max()), centroids.shape[1])
-    steps = grid.quantize(centroids)
     if options.outliers:
+        steps = _grid(recipe, centroids).quantize(centroids)
         far = outlying(steps, tree.items[level - 1], options.outliers)
         out = far[_ancestors(tree, level)]
         leaves = np.where(out, 0, leaves)
         logger.info("outliers: %d clusters of level %d set aside, %d items", far.sum(), level, tree.items[0][out].sum())
     if temperature != "auto":
         return Shared(_quotas(tree, leaves, options, float(temperature), None), out)
-    held = np.zeros(len(steps), dtype=np.int64)
-    np.add.at(held, _ancestors(tree, level), leaves)
-    ways = ways_to_share(steps, held)
-    if recipe.labels is None:
-        default, weights = next(iter(ways.items()))
-        logger.info("temperature auto: by the mass around each of %d clusters: %s", len(held), default)
-        return Shared(_quotas(tree, leaves, options, 0.0, _weights(tree, weights, level)), out)
-    every = {way: _quotas(tree, leaves, options, 0.0, _weights(tree, w, level)) for way, w in ways.items()}
-    every["the tree's even shares"] = _quotas(tree, leaves, options, 0.0, None)
-    return Shared(_by_labels(store, recipe.labels, every, centroids, level), out)
+    return Shared(_weighed(store, recipe, options, tree, leaves, centroids), out)
 
 
-def _by_labels(
-    store: Store, labels: Labels, every: dict[str, list[Quotas]], centroids: NDArray[np.float32], level: int
+def _weighed(
+    store: Store,
+    recipe: Recipe,
+    options: Sample,
+    tree: Tree,
+    leaves: NDArray[np.int64],
+    centroids: NDArray[np.float32],
 ) -> list[Quotas]:
-    """The quotas that a labelled table speaks for, out of those of every way; the first is the default."""
-    # These bring scikit-learn along, which takes seconds to import.
-    from ..kmeans.choice import choose, fold_evenness
-    from .labelled import read_labelled
+    """Quotas by the weights of the clusters of one level: the default ones, or those that labels speak for."""
+    level, labels = tree.weighed, recipe.labels
+    items = np.zeros(len(centroids), dtype=np.int64)
+    np.add.at(items, _ancestors(tree, level), leaves)
 
-    names = list(every)
+    def quotas_of(weights: NDArray[np.float64]) -> list[Quotas]:
+        return _quotas(tree, leaves, options, 0.0, tree_weights(tree.parents, weights, level, len(leaves)))
+
+    if labels is None:
+        ways = ways_to_share(_grid(recipe, centroids).quantize(centroids), items)
+        default, weights = next(iter(ways.items()))
+        logger.info("temperature auto: by the %d clusters of level %d: %s", len(items), level, default)
+        return quotas_of(weights)
     x, y = read_labelled(store.spark, labels, centroids.shape[1], _MOST_LABELLED)
-    found = fold_evenness(x, y, centroids, [every[name][level - 1].expected for name in names])
-    chosen = names[choose(found, default=0)]
-    told = "; ".join(f"{name} {value:.3f}" for name, value in zip(names, found.mean(axis=0), strict=True))
-    logger.info("temperature auto: %s, by %d labels (evenness: %s)", chosen, len(y), told)
-    return every[chosen]
+    grid = _grid(recipe, centroids, x)
+    labelled = LabelledTable(grid.quantize(x), y, grid.quantize(centroids), items, grid)
+    every = {way: quotas_of(weights) for way, weights in ways_to_share(labelled.centroids, items).items()}
+    every["the tree's even shares"] = _quotas(tree, leaves, options, 0.0, None)
+    choice = choose_by_labels(labelled, every, quotas_of, lambda quotas: quotas[level - 1].expected)
+    told = "; ".join(f"{name} {value:.3f}" for name, value in choice.evenness.items())
+    logger.info("temperature auto: %s, by %d labels (evenness: %s)", choice.name, len(y), told)
+    return choice.way
+
+
+def _grid(recipe: Recipe, *vectors: NDArray[np.float32]) -> Grid:
+    """One that covers all of these, with the metric of the tree."""
+    d = vectors[0].shape[1]
+    largest = max(float(np.abs(some).max(initial=0.0)) for some in vectors)
+    return Grid.covering(largest, d, metric_of(recipe.cluster, d))
 
 
 def _quotas(
@@ -134,10 +149,6 @@ def _quotas(
         weights=weights,
         seed=options.seed,
     )
-
-
-def _weights(tree: Tree, weights: NDArray[np.float64], level: int) -> list[NDArray[np.float64]]:
-    return tree_weights(tree.parents, weights, level, len(tree.items[0]))
 
 
 def _ancestors(tree: Tree, level: int) -> NDArray[np.int64]:

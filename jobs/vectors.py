@@ -15,6 +15,8 @@ from ..schemas.tables import QUARANTINE
 from ..udfs.blocks import pack, quantize
 from ..udfs.passes import unusable_ids
 from ..udfs.points import DataFramePoints, Engine
+from .levels import metric_of
+from .recipe import Cluster
 
 
 def id_type_of(kind: DataType) -> str | None:
@@ -115,13 +117,14 @@ class Packed:
     n_aside: int
 
 
-def pack_vectors(keyed: Keyed, name: str, id_type: str, metric: str, engine: Engine) -> Packed:
+def pack_vectors(keyed: Keyed, name: str, id_type: str, options: Cluster, engine: Engine) -> Packed:
     """Pack rows with columns id and embedding into blocks on the grid.
 
     Raises:
         LakestrataError: If no vector is usable.
     """
     d = dimension_of(keyed.rows, name)
+    metric = metric_of(options, d)
     raw = engine.keep(pack(keyed.rows, d, id_type, zero_is_bad=metric == "cosine"), "raw")
     usable = F.col("reason").isNull()
     summary = raw.small().agg(F.max("largest"), F.sum(F.when(usable, 0).otherwise(F.col("n"))), F.max(usable))

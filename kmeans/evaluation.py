@@ -24,8 +24,8 @@ from .metrics import (
     near_duplicates,
     nearest,
     other_neighbour,
+    rank_in_class,
 )
-from .nearest import ranks_of
 from .tree import LevelSpec, build
 
 NEAR = 0.95  # cosine similarity of near-duplicates
@@ -148,7 +148,7 @@ class Sets:
         known = rng.permutation(np.flatnonzero(self.y >= 0))
         sizes = np.bincount(self.y[known], minlength=int(self.y.max()) + 1)
         wanted = even_counts(sizes, self.size)
-        found: NDArray[np.intp] = known[_rank_in_class(self.y[known]) < wanted[self.y[known]]]
+        found: NDArray[np.intp] = known[rank_in_class(self.y[known]) < wanted[self.y[known]]]
         return found
 
     def held_out(self, rng: np.random.Generator) -> NDArray[np.intp]:
@@ -156,16 +156,8 @@ class Sets:
         known = rng.permutation(np.flatnonzero(self.y >= 0))
         sizes = np.bincount(self.y[known])
         tested = np.minimum(_MOST_TESTED, np.maximum(sizes // _TESTED_SHARE, sizes > 1))
-        found: NDArray[np.intp] = known[_rank_in_class(self.y[known]) < tested[self.y[known]]]
+        found: NDArray[np.intp] = known[rank_in_class(self.y[known]) < tested[self.y[known]]]
         return found
-
-
-def _rank_in_class(y: Labels) -> NDArray[np.int64]:
-    """How many rows of the same class stand before each, shape (n,)."""
-    order = np.argsort(y, kind="stable")
-    ranks = np.empty(len(y), dtype=np.int64)
-    ranks[order] = ranks_of(y[order])
-    return ranks
 
 
 def probe_figures(
@@ -262,7 +254,7 @@ def with_labels(sets: Sets, x: Floats, y: Labels) -> tuple[Sets, tuple[Floats, L
     Returns:
         The items with classes, the test set, and the teacher's balanced accuracy on it.
     """
-    teaching = _rank_in_class(y) % 2 == 0
+    teaching = rank_in_class(y) % 2 == 0
     test = x[~teaching], y[~teaching]
     teacher = fit_probe(x[teaching], y[teaching])
     found = teacher(sets.x).astype(np.int64)

@@ -9,6 +9,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from .nearest import ranks_of
+
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -41,6 +43,14 @@ def even_counts(sizes: NDArray[np.int64], target: int) -> NDArray[np.int64]:
     return counts
 
 
+def rank_in_class(y: Labels) -> NDArray[np.int64]:
+    """How many rows of the same class stand before each, shape (n,)."""
+    order = np.argsort(y, kind="stable")
+    ranks = np.empty(len(y), dtype=np.int64)
+    ranks[order] = ranks_of(y[order])
+    return ranks
+
+
 def fit_probe(x: Floats, y: Labels) -> Callable[[Floats], Labels]:
     """Logistic regression (L2, C = 1, on standardised coordinates): gives what finds the classes of vectors.
 
@@ -58,6 +68,7 @@ def fit_probe(x: Floats, y: Labels) -> Callable[[Floats], Labels]:
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
     with warnings.catch_warnings():  # a probe that stops early is still the same probe for all sets
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than")  # few labels of many classes
         model.fit(x, y)
     predict: Callable[[Floats], Labels] = model.predict
     return predict

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lakestrata.jobs import plan, rates
-from lakestrata.jobs.levels import fit_options, level_specs, told_of_auto
+from lakestrata.jobs.levels import fit_options, level_specs, metric_of, told_of_auto
 from lakestrata.jobs.recipe import Cluster, load_recipe
 from lakestrata.kmeans.tree import LevelSpec
 from lakestrata.schemas.errors import ConfigurationError
@@ -220,11 +220,15 @@ def test_levels():
     assert {spec.rounds for spec in level_specs(Cluster(resampling={"rounds": 7}), 2000)} == {7}
     inits = [fit_options(made).init for made in (Cluster(), Cluster(levels=[4]), Cluster(init="k-means++"))]
     assert inits == ["random", "k-means++", "k-means++"]
-    assert told_of_auto(Cluster(levels=[4]), 9) is None
-    assert told_of_auto(Cluster(), 2000).startswith("auto: 500 clusters (4 items each), 62 above; ")
-    assert told_of_auto(Cluster(), 10**6).startswith(
+    assert told_of_auto(Cluster(levels=[4]), 9, 64) is None
+    assert told_of_auto(Cluster(), 2000, 64).startswith("auto: 500 clusters (4 items each), 62 above, metric cosine; ")
+    assert told_of_auto(Cluster(), 10**6, 64).startswith(
         "auto: 20,000 clusters (the most that auto makes of 1,000,000 items), "
     )
+    metrics = [metric_of(made, 16) for made in (Cluster(), Cluster(levels=[4]), Cluster(metric="l2"))]
+    assert metrics == ["cosine", "l2", "l2"]
+    assert metric_of(Cluster(), 15) == "l2"  # places, not directions
+    assert metric_of(Cluster(levels=[4], metric="cosine"), 2) == "cosine"
     split = Cluster(levels=[40, 8], split=5, probe=2, resampling={"rounds": 3, "random": [9, 4]})
     assert level_specs(split, 2000) == [LevelSpec(40, 0, 9, "random", 5, 2), LevelSpec(8, 3, 4, "random", None, 2)]
     assert [spec.rounds for spec in level_specs(Cluster(levels=[40, 8], resampling=None), 2000)] == [0, 0]

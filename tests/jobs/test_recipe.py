@@ -70,7 +70,7 @@ def test_one_level_needs_no_list(tmp_path):
         ({"sample": {"size": 1, "temperature": 2}}, "sample.temperature: should be less than or equal to 1, not 2"),
         ({"sample": {"size": 1, "strategy": "best"}}, "sample.strategy: should be 'random' or 'closest', not 'best'."),
         ({"cluster": {"seed": 1.5}}, "cluster.seed: should be a valid integer, not 1.5."),
-        ({"cluster": {"metric": "L1"}}, "cluster.metric: should be 'l2' or 'cosine', not 'L1'."),
+        ({"cluster": {"metric": "L1"}}, "cluster.metric: should be 'auto', 'l2' or 'cosine', not 'L1'."),
         ({"cluster": {"levels": [5, 20]}}, "cluster: levels=[5, 20] should fall from the bottom to the top"),
         (
             {"cluster": {"levels": [9, 3], "resampling": {"closest": [2]}}},

@@ -36,7 +36,7 @@ spark = session._local_session(session._LOCAL_CONFS | session._SMALL_CONFS | tig
 rows = spark.read.parquet(f"{folder}/lake.parquet")
 scratch = Scratch(Store(spark, f"{folder}/work"), Cluster(scratch="cache"), "spill", "run", "bigint")
 engine = Engine(spark, scratch.keep, scratch.folder, 1 << 20)
-points = pack_vectors(Keyed(rows, rows.limit(0), 0), "spill", "bigint", "l2", engine).points
+points = pack_vectors(Keyed(rows, rows.limit(0), 0), "spill", "bigint", Cluster(metric="l2"), engine).points
 scratch.let_go("raw")
 specs, options = [LevelSpec(8, rounds=1, size=50)], Options(max_iter=2)
 (found,) = build(points, specs, seed=0, options=options)

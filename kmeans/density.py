@@ -1,0 +1,104 @@
+"""How dense the data are around each cluster: the items within a radius that the data choose.
+
+The sizes of clusters tell little of the sizes of concepts: k-means makes clusters of about equal mass, so a large
+concept has many of them. The items within a radius tell more, if the radius is that of a concept. A small one meets the
+cluster itself alone, a large one meets everything: in between, counts differ most from place to place. So the radius is
+the largest at which they still differ about as much as they do at any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .hashing import mix64
+
+_PARTS = tuple(int(8 * 2 ** (i / 4)) for i in range(25))  # radii meet a part of the lake: from an eighth to 1 in 512
+_SAMPLE = 1024  # clusters that the radii are taken from
+_AS_MUCH = 0.95
+_BLOCK_BYTES = 1 << 26  # of distances at a time
+
+
+@dataclass(frozen=True)
+class Density:
+    """Items around each cluster.
+
+    Attributes:
+        items: Within the radius, its own among them, int64, shape (k,), at least 1.
+        part: The radius is where the median item has one part in so many of all items within reach.
+    """
+
+    items: NDArray[np.int64]
+    part: int
+
+
+def local_density(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Density:
+    """Count the items around each cluster, each taken to lie at its cluster's centroid.
+
+    Args:
+        centroids: In grid steps, float32, shape (k, d).
+        items: Of each cluster, shape (k,).
+
+    Returns:
+        The same counts everywhere: distances are whole numbers.
+    """
+    x = centroids.astype(np.float64)
+    radii = _radii(x, items)
+    counts = np.maximum(_counts(x, items, radii), 1)
+    spread = _spread(np.log(counts), items)
+    chosen = last = int(spread.argmax())
+    while last + 1 < len(radii) and spread[last + 1] >= _AS_MUCH * spread[chosen]:
+        last += 1
+    return Density(counts[last], _PARTS[::-1][last])
+
+
+def _squared(x: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
+    """Squared distances of some centroids to all, shape (rows, k)."""
+    lengths = np.einsum("ij,ij->i", x, x)
+    squared: NDArray[np.float64] = lengths[rows, None] - 2 * (x[rows] @ x.T) + lengths
+    return squared
+
+
+def _radii(x: NDArray[np.float64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Squared radii within which the median item has each part of all items, from the smallest part on."""
+    every = np.arange(len(items), dtype=np.uint64)
+    some = np.argsort(mix64(every, 0), kind="stable")[:_SAMPLE]
+    parts = np.array([-(-int(items.sum()) // part) for part in reversed(_PARTS)])
+    reach = np.empty((len(some), len(parts)))
+    for place, cluster in enumerate(some):
+        squared = _squared(x, slice(cluster, cluster + 1))[0]
+        nearest = np.argsort(squared, kind="stable")
+        met = np.searchsorted(np.cumsum(items[nearest]), parts)
+        reach[place] = squared[nearest[np.minimum(met, len(nearest) - 1)]]
+    return np.array([_median(column, items[some]) for column in reach.T])
+
+
+def _median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
+    """The lower weighted median."""
+    order = np.argsort(values, kind="stable")
+    held = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(2 * held, held[-1])]])
+
+
+def _counts(x: NDArray[np.float64], items: NDArray[np.int64], radii: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Items within each radius of each cluster, shape (radii, k)."""
+    k, n = len(x), len(radii) + 1
+    found = np.empty((len(radii), k), dtype=np.int64)
+    size = max(1, _BLOCK_BYTES // (8 * k))
+    for start in range(0, k, size):
+        squared = _squared(x, slice(start, start + size))
+        ring = np.searchsorted(radii, squared) + n * np.arange(len(squared))[:, None]
+        weights = np.broadcast_to(items, squared.shape)
+        held = np.bincount(ring.ravel(), weights.ravel(), n * len(squared)).reshape(-1, n)
+        found[:, start : start + size] = np.cumsum(held, axis=1)[:, :-1].T.astype(np.int64)
+    return found
+
+
+def _spread(logs: NDArray[np.float64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Standard deviation over the items at each radius, rounded: it only serves to compare."""
+    shares = items / max(1, items.sum())
+    centred = logs - (logs * shares).sum(axis=1, keepdims=True)
+    spread: NDArray[np.float64] = np.round(np.sqrt((centred**2 * shares).sum(axis=1)), 6)
+    return spread
