@@ -82,7 +82,7 @@ def test_levels_auto_make_a_lake_more_even(base):
     assert all(row["inclusion_probability"] <= 1 for row in base.curated)
 
 
-def test_samples_by_mass_nest(spark, lake, recipe, base):
+def test_samples_by_density_nest(spark, lake, recipe, base):
     other = recipe(2 * SIZE, sections={"name": "test"})
     sample.run(spark, other, fresh=True)
     larger = {row["id"] for row in DeltaTable(spark, f"{lake}/work/curated").read().collect()}
