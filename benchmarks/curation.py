@@ -26,7 +26,7 @@ from lakestrata.jobs.levels import fit_options, level_specs, metric_of
 from lakestrata.jobs.recipe import Cluster
 from lakestrata.kmeans.array_points import ArrayPoints
 from lakestrata.kmeans.balance import outlying, ways_to_share
-from lakestrata.kmeans.choice import LabelledTable, choose_by_labels
+from lakestrata.kmeans.choice import LabelledTable, Weights, choose_by_labels
 from lakestrata.kmeans.grid import Grid
 from lakestrata.kmeans.metrics import even_counts, evenness, linear_probe
 from lakestrata.kmeans.nearest import Centroids, ranks_of
@@ -141,19 +141,20 @@ def quotas_of(lake: Lake, tree: Tree, method: Method, size: int, seed: int) -> N
     parents, items = tree.parents[: method.n_levels - 1], tree.items
     if method.outliers:
         items = np.where(outlying(tree.leaves, items, method.outliers), 0, items)
-    share = partial(tree_quotas, parents, items, size, seed=seed)
     if method.temperature != "auto":
-        return share(temperature=float(method.temperature))[0].quota
+        return tree_quotas(parents, items, size, temperature=float(method.temperature), seed=seed)[0].quota
 
-    def weighed(weights: NDArray[np.float64]) -> list[Quotas]:
-        return share(weights=tree_weights(parents, weights, 1, len(items)))
+    def weighed(weights: Weights, size: int = size) -> Quotas:
+        down = None if weights is None else tree_weights(parents, weights, 1, len(items))
+        return tree_quotas(parents, items, size, weights=down, seed=seed)[0]
 
     ways = ways_to_share(tree.leaves, items)
     if not method.labels:
-        return weighed(next(iter(ways.values())))[0].quota
-    every = {name: weighed(weights) for name, weights in ways.items()} | {"the tree's even shares": share()}
+        return weighed(next(iter(ways.values()))).quota
     known = LabelledTable(tree.grid.quantize(lake.known.x), lake.known.y, tree.leaves, items, tree.grid)
-    return choose_by_labels(known, every, weighed, lambda quotas: quotas[0].expected).way[0].quota
+    every = {**ways, "the tree's even shares": None}
+    usual = int(items.sum()) // 10
+    return weighed(choose_by_labels(known, every, lambda weights: weighed(weights, usual).expected).weights).quota
 
 
 def picks_of(lake: Lake, tree: Tree, method: Method, size: int, seed: int) -> NDArray[np.intp]:

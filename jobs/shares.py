@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyspark.sql import functions as F
 
 from ..kmeans.balance import MOST_CLUSTERS, outlying, ways_to_share
-from ..kmeans.choice import LabelledTable, choose_by_labels
+from ..kmeans.choice import LabelledTable, Weights, choose_by_labels
 from ..kmeans.grid import Grid
 from ..kmeans.quotas import Quotas, tree_quotas, tree_weights
 from ..schemas.tables import CENTROIDS
@@ -23,6 +23,7 @@ from .store import Store
 logger = logging.getLogger(__name__)
 
 _MOST_LABELLED = 20_000
+_USUAL = 10  # one pick of so many items
 
 
 @dataclass(frozen=True)
@@ -107,23 +108,25 @@ def _weighed(
     items = np.zeros(len(centroids), dtype=np.int64)
     np.add.at(items, _ancestors(tree, level), leaves)
 
-    def quotas_of(weights: NDArray[np.float64]) -> list[Quotas]:
-        return _quotas(tree, leaves, options, 0.0, tree_weights(tree.parents, weights, level, len(leaves)))
+    def quotas_of(weights: Weights, options: Sample) -> list[Quotas]:
+        down = None if weights is None else tree_weights(tree.parents, weights, level, len(leaves))
+        return _quotas(tree, leaves, options, 0.0, down)
 
     if labels is None:
         ways = ways_to_share(_grid(recipe, centroids).quantize(centroids), items)
         default, weights = next(iter(ways.items()))
         logger.info("temperature auto: by the %d clusters of level %d: %s", len(items), level, default)
-        return quotas_of(weights)
+        return quotas_of(weights, options)
     x, y = read_labelled(store.spark, labels, centroids.shape[1], _MOST_LABELLED)
     grid = _grid(recipe, centroids, x)
     labelled = LabelledTable(grid.quantize(x), y, grid.quantize(centroids), items, grid)
-    every = {way: quotas_of(weights) for way, weights in ways_to_share(labelled.centroids, items).items()}
-    every["the tree's even shares"] = _quotas(tree, leaves, options, 0.0, None)
-    choice = choose_by_labels(labelled, every, quotas_of, lambda quotas: quotas[level - 1].expected)
+    every = {**ways_to_share(labelled.centroids, items), "the tree's even shares": None}
+    # By shares of a set of one size, whatever is asked for: else samples would not nest.
+    usual = options.model_copy(update={"size": max(1, int(items.sum()) // _USUAL), "multiplier": 1})
+    choice = choose_by_labels(labelled, every, lambda weights: quotas_of(weights, usual)[level - 1].expected)
     told = "; ".join(f"{name} {value:.3f}" for name, value in choice.evenness.items())
     logger.info("temperature auto: %s, by %d labels (evenness: %s)", choice.name, len(y), told)
-    return choice.way
+    return quotas_of(choice.weights, options)
 
 
 def _grid(recipe: Recipe, *vectors: NDArray[np.float32]) -> Grid:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from .metrics import Floats, Labels, evenness_of_shares, fit_probe, rank_in_clas
 from .nearest import Centroids
 from .rows import Rows
 
-Way = TypeVar("Way")
+Weights = NDArray[np.float64] | None  # None: none but the tree
 _FLATTENINGS = (1.0, 0.75, 0.5)
 _DRAWS = 5  # of halves
 
@@ -40,42 +39,37 @@ class LabelledTable:
 
 
 @dataclass(frozen=True)
-class Choice(Generic[Way]):
+class Choice:
     """A way that labels spoke for.
 
     Attributes:
-        way: What was chosen.
-        name: What the log calls it.
+        weights: Of the clusters, shape (k,); None for the tree's even shares.
+        name: What the log calls the way.
         evenness: Of every way, by name, as `cross_evenness` sees it; means over the halves.
     """
 
-    way: Way
+    weights: Weights
     name: str
     evenness: dict[str, float]
 
 
 def choose_by_labels(
-    labelled: LabelledTable,
-    ways: dict[str, Way],
-    way_of: Callable[[NDArray[np.float64]], Way],
-    shares_of: Callable[[Way], NDArray[np.float64]],
-) -> Choice[Way]:
+    labelled: LabelledTable, ways: Mapping[str, Weights], shares_of: Callable[[Weights], NDArray[np.float64]]
+) -> Choice:
     """Choose among ways to share a sample, and those that even out cells around the means of labelled classes.
 
     Args:
         labelled: The table, and the clusters.
-        ways: Those that need no labels, by name; the first is the default.
-        way_of: Makes a way of the weights of the clusters, shape (k,).
-        shares_of: What a way takes from each cluster, shape (k,).
+        ways: Weights by each way that needs no labels; the first is the default.
+        shares_of: What is taken from each cluster by some weights, shape (k,).
     """
-    fixed = [shares_of(way) for way in ways.values()]
+    fixed = [shares_of(weights) for weights in ways.values()]
 
-    def of_classes(x: NDArray[np.float32], y: Labels) -> dict[str, Way]:
-        weights = ways_by_classes(x, y, labelled.centroids, labelled.items, labelled.grid)
-        return {name: way_of(of) for name, of in weights.items()}
+    def of_classes(x: NDArray[np.float32], y: Labels) -> dict[str, NDArray[np.float64]]:
+        return ways_by_classes(x, y, labelled.centroids, labelled.items, labelled.grid)
 
     def shares(x: NDArray[np.float32], y: Labels) -> list[NDArray[np.float64]]:
-        return [*fixed, *(shares_of(way) for way in of_classes(x, y).values())]
+        return [*fixed, *map(shares_of, of_classes(x, y).values())]
 
     found = cross_evenness(labelled.x, labelled.y, labelled.centroids, shares)
     every = {**ways, **of_classes(labelled.x, labelled.y)}

@@ -83,3 +83,13 @@ def test_a_few_labels_make_the_sample_even(spark, lake, recipe, tree):
     kinds = [row["kind"] for row in table(spark, lake, "curated")]
     assert len(kinds) == SIZE
     assert all(SIZE / 3 - 3 <= kinds.count(kind) <= SIZE / 3 + 3 for kind in SIZES)
+
+
+def test_samples_chosen_by_labels_nest(spark, lake, recipe, tree):
+    found = []
+    for size in (SIZE, 3 * SIZE):
+        made = recipe(labels={"table": f"{lake}/labelled"})
+        made = made.model_copy(update={"sample": made.sample.model_copy(update={"size": size})})
+        sample.run(spark, made, fresh=True)
+        found.append({row["id"] for row in table(spark, lake, "curated")})
+    assert found[0] < found[1]
