@@ -137,10 +137,9 @@ def _model_id(run: Mapping[str, Any]) -> str:
 def _finish(store: Store, source: Input, current: Run, published: Published, set_aside: dict[str, int]) -> Result:
     model_id = _model_id(current.row)
     # A run that was broken off and replaced may have published some of its tree, too.
-    old = sorted({*current.superseded_models, *map(_model_id, current.history)} - {model_id})
-    if old:
-        for table in published.tables:
-            table.delete(f"model_id IN ({', '.join(repr(model) for model in old)})")
+    old = {*current.superseded_models, *map(_model_id, current.history)} - {model_id}
+    for table in published.tables:
+        table.forget_trees(old)
     versions = {table.name: f"version {table.version()}" for table in published.tables}
     return current.finish(
         rows_in=source.rows.count(),

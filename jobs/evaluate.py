@@ -90,8 +90,7 @@ def run(spark: SparkSession, recipe: Recipe) -> Evaluation:
     table.create(EVALUATION)
     mine = f"model_id = '{model_id}'"
     table.replace(_rows(store, model_id, figures), mine, current.commit("evaluation"))
-    if current.earlier_trees:
-        table.delete(f"model_id IN ({', '.join(map(repr, current.earlier_trees))})")
+    table.forget_trees(current.earlier_trees)
     n = sampled[0]["rows_in"]
     outputs = {"model_id": model_id, table.name: f"version {table.version()}"}
     metrics = {figure.name: figure.curated for figure in figures}

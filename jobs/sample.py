@@ -87,11 +87,8 @@ def _sample(store: Store, recipe: Recipe, options: Sample, model_id: str, curren
     id_type = rows.schema["id"].dataType.simpleString()
     found.create(curated(id_type, len(quotas), kept))
     found.replace(rows, mine, current.commit("curated"))
-    old = current.earlier_trees
-    if old:
-        gone = f"model_id IN ({', '.join(map(repr, old))})"
-        table.delete(gone)
-        found.delete(gone)
+    for one in (table, found):
+        one.forget_trees(current.earlier_trees)
     chosen = found.read().where(mine).agg(F.count("*").alias("n"), F.sum("copies").alias("copies")).collect()[0]
     not_chosen = int(np.maximum(quotas[0].sizes - quotas[0].quota, 0).sum())
     set_aside = {"outlier": n_outliers, "not_chosen": not_chosen}

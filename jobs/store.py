@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pyspark.errors import PySparkException
@@ -153,6 +154,11 @@ class DeltaTable:
     def delete(self, where: str) -> None:
         """Delete the rows that match; safe to repeat."""
         self.spark.sql(f"DELETE FROM {self.sql} WHERE {where}")
+
+    def forget_trees(self, model_ids: Iterable[str]) -> None:
+        """Delete the rows of these trees, if there are any; safe to repeat."""
+        if named := sorted(map(repr, model_ids)):
+            self.delete(f"model_id IN ({', '.join(named)})")
 
     def _merge(self, rows: DataFrame, key: tuple[str, ...], clauses: str) -> None:
         same = " AND ".join(f"t.`{c}` <=> s.`{c}`" for c in key)
