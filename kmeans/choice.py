@@ -24,7 +24,7 @@ class LabelledTable:
     """A small labelled table beside the clusters, all in steps of one grid.
 
     Attributes:
-        x: LabelledTable vectors, float32, shape (m, d).
+        x: Labelled vectors, float32, shape (m, d).
         y: Their classes 0..c-1, shape (m,).
         centroids: Of the clusters, float32, shape (k, d).
         items: Of each cluster, shape (k,).
@@ -84,7 +84,7 @@ def ways_by_classes(
     """Weights of the clusters that even out cells around the means of labelled classes.
 
     Args:
-        x: LabelledTable vectors in grid steps, float32, shape (m, d).
+        x: Labelled vectors in grid steps, float32, shape (m, d).
         y: Their classes 0..c-1, shape (m,); not every class need be there.
         centroids: Of the clusters, in the same steps, shape (k, d).
         items: Of each cluster, shape (k,).
@@ -112,7 +112,7 @@ def cross_evenness(
     the entropy is that of the shares of the classes then. What the halves differ by says how far to trust it.
 
     Args:
-        x: LabelledTable vectors, shape (m, d), in the units of the centroids.
+        x: Labelled vectors, shape (m, d), in the units of the centroids.
         y: Their classes 0..c-1, shape (m,).
         centroids: Of the clusters, shape (k, d).
         shares_of: Gives what each way, made of some labelled vectors, takes from each cluster, each of shape (k,).
