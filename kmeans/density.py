@@ -8,6 +8,7 @@ the largest at which they still differ about as much as they do at any.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from .hashing import mix64
 _PARTS = tuple(int(8 * 2 ** (i / 4)) for i in range(25))  # radii meet a part of the lake: from an eighth to 1 in 512
 _SAMPLE = 1024  # clusters that the radii are taken from
 _AS_MUCH = 0.95
-_BLOCK_BYTES = 1 << 26  # of distances at a time
+_BLOCK_BYTES = 1 << 25  # of distances at a time
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def local_density(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> D
     Returns:
         The same counts everywhere: distances are whole numbers.
     """
-    x = centroids.astype(np.float64)
-    radii = _radii(x, items)
-    counts = np.maximum(_counts(x, items, radii), 1)
+    places = _Places(centroids)
+    radii = _radii(places, items)
+    counts = np.maximum(_counts(places, items, radii), 1)
     spread = _spread(np.log(counts), items)
     chosen = last = int(spread.argmax())
     while last + 1 < len(radii) and spread[last + 1] >= _AS_MUCH * spread[chosen]:
@@ -54,25 +55,38 @@ def local_density(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> D
     return Density(counts[last], _PARTS[::-1][last])
 
 
-def _squared(x: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
-    """Squared distances of some centroids to all, shape (rows, k)."""
-    lengths = np.einsum("ij,ij->i", x, x)
-    squared: NDArray[np.float64] = lengths[rows, None] - 2 * (x[rows] @ x.T) + lengths
-    return squared
+class _Places:
+    """Centroids, and squared distances between them: whole numbers, in blocks of float64 that are never all there."""
+
+    def __init__(self, x: NDArray[np.float32]) -> None:
+        k, d = x.shape
+        self.x, self.rows, self.columns = x, max(1, _BLOCK_BYTES // (8 * k)), max(1, _BLOCK_BYTES // (8 * d))
+        self.lengths = np.concatenate([np.einsum("ij,ij->i", part, part) for part in self._parts()])
+
+    def _parts(self) -> Iterator[NDArray[np.float64]]:
+        for start in range(0, len(self.x), self.columns):
+            yield self.x[start : start + self.columns].astype(np.float64)
+
+    def squared(self, some: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+        """From some centroids to all, a block of rows at a time, shape (rows, k)."""
+        for start in range(0, len(some), self.rows):
+            rows = some[start : start + self.rows]
+            mine = self.x[rows].astype(np.float64)
+            products = np.concatenate([mine @ part.T for part in self._parts()], axis=1)
+            yield self.lengths[rows, None] - 2 * products + self.lengths
 
 
-def _radii(x: NDArray[np.float64], items: NDArray[np.int64]) -> NDArray[np.float64]:
+def _radii(places: _Places, items: NDArray[np.int64]) -> NDArray[np.float64]:
     """Squared radii within which the median item has each part of all items, from the smallest part on."""
-    every = np.arange(len(items), dtype=np.uint64)
-    some = np.argsort(mix64(every, 0), kind="stable")[:_SAMPLE]
+    some = np.argsort(mix64(np.arange(len(items), dtype=np.uint64), 0), kind="stable")[:_SAMPLE]
     parts = np.array([-(-int(items.sum()) // part) for part in reversed(_PARTS)])
-    reach = np.empty((len(some), len(parts)))
-    for place, cluster in enumerate(some):
-        squared = _squared(x, slice(cluster, cluster + 1))[0]
-        nearest = np.argsort(squared, kind="stable")
-        met = np.searchsorted(np.cumsum(items[nearest]), parts)
-        reach[place] = squared[nearest[np.minimum(met, len(nearest) - 1)]]
-    return np.array([_median(column, items[some]) for column in reach.T])
+    reach = []
+    for squared in places.squared(some):
+        nearest = np.argsort(squared, axis=1, kind="stable")
+        for row, order, held in zip(squared, nearest, np.cumsum(items[nearest], axis=1), strict=True):
+            met = np.searchsorted(held, parts)
+            reach.append(row[order[np.minimum(met, len(order) - 1)]])
+    return np.array([_median(column, items[some]) for column in np.array(reach).T])
 
 
 def _median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
@@ -82,18 +96,15 @@ def _median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
     return float(values[order[np.searchsorted(2 * held, held[-1])]])
 
 
-def _counts(x: NDArray[np.float64], items: NDArray[np.int64], radii: NDArray[np.float64]) -> NDArray[np.int64]:
+def _counts(places: _Places, items: NDArray[np.int64], radii: NDArray[np.float64]) -> NDArray[np.int64]:
     """Items within each radius of each cluster, shape (radii, k)."""
-    k, n = len(x), len(radii) + 1
-    found = np.empty((len(radii), k), dtype=np.int64)
-    size = max(1, _BLOCK_BYTES // (8 * k))
-    for start in range(0, k, size):
-        squared = _squared(x, slice(start, start + size))
+    n, found = len(radii) + 1, []
+    for squared in places.squared(np.arange(len(items))):
         ring = np.searchsorted(radii, squared) + n * np.arange(len(squared))[:, None]
         weights = np.broadcast_to(items, squared.shape)
         held = np.bincount(ring.ravel(), weights.ravel(), n * len(squared)).reshape(-1, n)
-        found[:, start : start + size] = np.cumsum(held, axis=1)[:, :-1].T.astype(np.int64)
-    return found
+        found.append(np.cumsum(held, axis=1)[:, :-1].T.astype(np.int64))
+    return np.concatenate(found, axis=1)
 
 
 def _spread(logs: NDArray[np.float64], items: NDArray[np.int64]) -> NDArray[np.float64]:
