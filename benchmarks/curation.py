@@ -71,7 +71,7 @@ class Method:
     Attributes:
         tree: Which of `TREES`.
         n_levels: Of them from the bottom; those above are as if never made.
-        temperature: As in a recipe: a number, or "auto" for the mass around clusters.
+        temperature: As in a recipe: a number, or "auto" for the density around clusters.
         outliers: As in a recipe.
         labels: Whether a few labels of every class are known.
     """
@@ -144,17 +144,15 @@ def quotas_of(lake: Lake, tree: Tree, method: Method, size: int, seed: int) -> N
     if method.temperature != "auto":
         return tree_quotas(parents, items, size, temperature=float(method.temperature), seed=seed)[0].quota
 
-    def weighed(weights: Weights, size: int = size) -> Quotas:
+    def weighed(weights: Weights, size: int) -> Quotas:
         down = None if weights is None else tree_weights(parents, weights, 1, len(items))
         return tree_quotas(parents, items, size, weights=down, seed=seed)[0]
 
-    ways = ways_to_share(tree.leaves, items)
     if not method.labels:
-        return weighed(next(iter(ways.values()))).quota
+        return weighed(next(ways_to_share(tree.leaves, items))[1], size).quota
     known = LabelledTable(tree.grid.quantize(lake.known.x), lake.known.y, tree.leaves, items, tree.grid)
-    every = {**ways, "the tree's even shares": None}
-    usual = int(items.sum()) // 10
-    return weighed(choose_by_labels(known, every, lambda weights: weighed(weights, usual).expected).weights).quota
+    choice = choose_by_labels(known, lambda weights, size: weighed(weights, size).expected)
+    return weighed(choice.weights, size).quota
 
 
 def picks_of(lake: Lake, tree: Tree, method: Method, size: int, seed: int) -> NDArray[np.intp]:

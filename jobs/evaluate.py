@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from ..kmeans.evaluation import Figure, Sets, class_figures, probe_figures, shape_figures, verdict, with_labels
+from ..kmeans.metrics import unit_length
 from ..schemas.errors import ConfigurationError, LakestrataError
 from ..schemas.tables import CENTROIDS, EVALUATION
 from . import sample
@@ -181,7 +182,4 @@ def _sets(
 
 def _seen(recipe: Recipe, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors as the tree sees them."""
-    if metric_of(recipe.cluster, x.shape[1]) != "cosine":
-        return x
-    lengths = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return unit_length(x) if metric_of(recipe.cluster, x.shape[1]) == "cosine" else x

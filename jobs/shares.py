@@ -23,7 +23,6 @@ from .store import Store
 logger = logging.getLogger(__name__)
 
 _MOST_LABELLED = 20_000
-_USUAL = 10  # one pick of so many items
 
 
 @dataclass(frozen=True)
@@ -112,18 +111,18 @@ def _weighed(
         down = None if weights is None else tree_weights(tree.parents, weights, level, len(leaves))
         return _quotas(tree, leaves, options, 0.0, down)
 
+    def shares_of(weights: Weights, size: int) -> NDArray[np.float64]:
+        usual = options.model_copy(update={"size": size, "multiplier": 1})
+        return quotas_of(weights, usual)[level - 1].expected
+
     if labels is None:
-        ways = ways_to_share(_grid(recipe, centroids).quantize(centroids), items)
-        default, weights = next(iter(ways.items()))
+        default, weights = next(ways_to_share(_grid(recipe, centroids).quantize(centroids), items))
         logger.info("temperature auto: by the %d clusters of level %d: %s", len(items), level, default)
         return quotas_of(weights, options)
     x, y = read_labelled(store.spark, labels, centroids.shape[1], _MOST_LABELLED)
     grid = _grid(recipe, centroids, x)
     labelled = LabelledTable(grid.quantize(x), y, grid.quantize(centroids), items, grid)
-    every = {**ways_to_share(labelled.centroids, items), "the tree's even shares": None}
-    # By shares of a set of one size, whatever is asked for: else samples would not nest.
-    usual = options.model_copy(update={"size": max(1, int(items.sum()) // _USUAL), "multiplier": 1})
-    choice = choose_by_labels(labelled, every, lambda weights: quotas_of(weights, usual)[level - 1].expected)
+    choice = choose_by_labels(labelled, shares_of)
     told = "; ".join(f"{name} {value:.3f}" for name, value in choice.evenness.items())
     logger.info("temperature auto: %s, by %d labels (evenness: %s)", choice.name, len(y), told)
     return quotas_of(choice.weights, options)

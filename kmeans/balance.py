@@ -6,6 +6,8 @@ around it: a careful step, since density tells how common a concept is and how c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,21 +40,23 @@ def balanced_weights(
     return items / power_weights(around, flattening)
 
 
-def ways_to_share(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Weights of the clusters by each way to share a sample, under what the log calls it; the first is the default.
+def ways_to_share(
+    centroids: NDArray[np.float32], items: NDArray[np.int64]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Ways to share a sample: what the log calls each, and weights of the clusters; the default first, made when asked.
 
     Args:
         centroids: In grid steps, float32, shape (k, d).
         items: Of each cluster, shape (k,).
     """
-    density, concepts = local_density(centroids, items), concept_mass(centroids, items, _SEED)
+    concepts = concept_mass(centroids, items, _SEED)
+    if concepts is not None:
+        reliability = f"reliability {concepts.reliability:.2f}, small ones {concepts.least:.2f}"
+        yield f"{concepts.n_cells} cells that recur ({reliability})", items / concepts.mass
+    density = local_density(centroids, items)
     told = f"density (1/{density.part} of the items within a radius)"
-    ways = {f"{told}, flattened by {f:.2g}": balanced_weights(items, density.items, f) for f in _FLATTENINGS}
-    if concepts is None:
-        return ways
-    reliability = f"reliability {concepts.reliability:.2f}, small ones {concepts.least:.2f}"
-    weights = items / concepts.mass
-    return {f"{concepts.n_cells} cells that recur ({reliability})": weights, **ways}
+    for flattening in _FLATTENINGS:
+        yield f"{told}, flattened by {flattening:.2g}", balanced_weights(items, density.items, flattening)
 
 
 def outlying(centroids: NDArray[np.float32], items: NDArray[np.int64], share: float) -> NDArray[np.bool_]:

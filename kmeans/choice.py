@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .balance import balanced_weights
+from .balance import balanced_weights, ways_to_share
+from .concepts import items_in_cells
 from .grid import Grid
 from .metrics import Floats, Labels, evenness_of_shares, fit_probe, rank_in_class
-from .nearest import Centroids
 from .rows import Rows
 
 Weights = NDArray[np.float64] | None  # None: none but the tree
 _FLATTENINGS = (1.0, 0.75, 0.5)
 _DRAWS = 5  # of halves
+_USUAL = 10  # one pick of so many items
+_EVEN = "the tree's even shares"
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,24 @@ class Choice:
     evenness: dict[str, float]
 
 
-def choose_by_labels(
-    labelled: LabelledTable, ways: Mapping[str, Weights], shares_of: Callable[[Weights], NDArray[np.float64]]
-) -> Choice:
-    """Choose among ways to share a sample, and those that even out cells around the means of labelled classes.
+def choose_by_labels(labelled: LabelledTable, shares_of: Callable[[Weights, int], NDArray[np.float64]]) -> Choice:
+    """Choose among the ways that need no labels, the tree's even shares, and cells around the means of the classes.
+
+    All are compared by shares of a set of one size, whatever is asked for: else samples would not nest.
 
     Args:
         labelled: The table, and the clusters.
-        ways: Weights by each way that needs no labels; the first is the default.
-        shares_of: What is taken from each cluster by some weights, shape (k,).
+        shares_of: What a set of some size takes from each cluster by some weights, shape (k,).
     """
-    fixed = [shares_of(weights) for weights in ways.values()]
+    size = max(1, int(labelled.items.sum()) // _USUAL)
+    ways: dict[str, Weights] = {**dict(ways_to_share(labelled.centroids, labelled.items)), _EVEN: None}
+    fixed = [shares_of(weights, size) for weights in ways.values()]
 
     def of_classes(x: NDArray[np.float32], y: Labels) -> dict[str, NDArray[np.float64]]:
         return ways_by_classes(x, y, labelled.centroids, labelled.items, labelled.grid)
 
     def shares(x: NDArray[np.float32], y: Labels) -> list[NDArray[np.float64]]:
-        return [*fixed, *map(shares_of, of_classes(x, y).values())]
+        return [*fixed, *(shares_of(weights, size) for weights in of_classes(x, y).values())]
 
     found = cross_evenness(labelled.x, labelled.y, labelled.centroids, shares)
     every = {**ways, **of_classes(labelled.x, labelled.y)}
@@ -96,10 +99,7 @@ def ways_by_classes(
     present, classes = np.unique(y, return_inverse=True)
     sums = np.zeros((len(present), x.shape[1]))
     np.add.at(sums, classes, x.astype(np.float64))
-    cells = Centroids(grid.mean(sums, np.bincount(classes))).labels(Rows.of(centroids))
-    held = np.zeros(len(present), dtype=np.int64)
-    np.add.at(held, cells, items)
-    around = np.maximum(held[cells], 1)
+    around = items_in_cells(grid.mean(sums, np.bincount(classes)), Rows.of(centroids), items)
     return {f"cells of classes, flattened by {f:g}": balanced_weights(items, around, f) for f in _FLATTENINGS}
 
 

@@ -55,6 +55,23 @@ def concept_mass(centroids: NDArray[np.float32], items: NDArray[np.int64], seed:
     return replace(best, least=least)
 
 
+def items_in_cells(seeds: NDArray[np.float32], rows: Rows, items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Items in the Voronoi cell of each cluster, of cells around some places, at least 1.
+
+    Args:
+        seeds: The places, in grid steps, shape (c, d).
+        rows: The centroids of the clusters, k of them, in the same steps.
+        items: Of each cluster, shape (k,).
+
+    Returns:
+        int64, shape (k,).
+    """
+    cells = Centroids(seeds).labels(rows)
+    held = np.zeros(len(seeds), dtype=np.int64)
+    np.add.at(held, cells, items)
+    return np.maximum(held[cells], 1)
+
+
 def _spread_masses(centroids: NDArray[np.float32], items: NDArray[np.int64], seed: int) -> list[ConceptMass]:
     """Masses of cells around seeds of k-means++, from small cells to large ones."""
     rows, sizes = Rows.of(centroids), _cells(len(items))
@@ -86,13 +103,7 @@ def _cells(k: int) -> list[int]:
 
 def _held(rows: Rows, items: NDArray[np.int64], draws: Sequence[NDArray[np.intp]]) -> NDArray[np.int64]:
     """Items in each cluster's cell, of cells around the clusters of each draw, at least 1, int64, shape (draws, k)."""
-    found = np.empty((len(draws), len(items)), dtype=np.int64)
-    for draw, seats in enumerate(draws):
-        cells = Centroids(rows.x[np.sort(seats)]).labels(rows)
-        held = np.zeros(len(seats), dtype=np.int64)
-        np.add.at(held, cells, items)
-        found[draw] = np.maximum(held[cells], 1)
-    return found
+    return np.stack([items_in_cells(rows.x[np.sort(seats)], rows, items) for seats in draws])
 
 
 def _mean(held: NDArray[np.int64]) -> NDArray[np.float64]:

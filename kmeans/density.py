@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .hashing import mix64
 
-_PARTS = tuple(int(8 * 2 ** (i / 4)) for i in range(25))  # radii meet a part of the lake: from an eighth to 1 in 512
+_PARTS = tuple(int(8 * 2 ** (i / 4)) for i in range(24, -1, -1))  # radii meet a part of the lake: 1 in 512 .. an eighth
 _SAMPLE = 1024  # clusters that the radii are taken from
 _AS_MUCH = 0.95
 _BLOCK_BYTES = 1 << 25  # of distances at a time
@@ -52,7 +52,7 @@ def local_density(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> D
     chosen = last = int(spread.argmax())
     while last + 1 < len(radii) and spread[last + 1] >= _AS_MUCH * spread[chosen]:
         last += 1
-    return Density(counts[last], _PARTS[::-1][last])
+    return Density(counts[last], _PARTS[last])
 
 
 class _Places:
@@ -79,7 +79,7 @@ class _Places:
 def _radii(places: _Places, items: NDArray[np.int64]) -> NDArray[np.float64]:
     """Squared radii within which the median item has each part of all items, from the smallest part on."""
     some = np.argsort(mix64(np.arange(len(items), dtype=np.uint64), 0), kind="stable")[:_SAMPLE]
-    parts = np.array([-(-int(items.sum()) // part) for part in reversed(_PARTS)])
+    parts = np.array([-(-int(items.sum()) // part) for part in _PARTS])
     reach = []
     for squared in places.squared(some):
         nearest = np.argsort(squared, axis=1, kind="stable")

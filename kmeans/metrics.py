@@ -117,9 +117,14 @@ def other_neighbour(x: Floats) -> NDArray[np.float64]:
 
 def near_duplicates(x: Floats, similarity: float) -> float:
     """Share of rows with another row of at least this cosine similarity."""
+    return float((other_neighbour(unit_length(x)) ** 2 <= 2 - 2 * similarity).mean())
+
+
+def unit_length(x: Floats) -> Floats:
+    """Rows scaled to unit length; rows of zeros stay."""
     norms = np.linalg.norm(x, axis=1, keepdims=True)
-    unit = (x / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-    return float((other_neighbour(unit) ** 2 <= 2 - 2 * similarity).mean())
+    unit: Floats = (x / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    return unit
 
 
 def coverage_radius(lake: Floats, picks: Floats, share: float) -> float:

@@ -31,8 +31,8 @@ def lake(spark, tmp_path_factory):
     frame = spark.createDataFrame(rows, "id bigint, kind string, embedding array<double>")
     frame.repartition(3).write.format("delta").save(f"{folder}/lake")
     labelled = list(directions(np.random.default_rng(1), dict.fromkeys(SIZES, 20)))
-    for name, scale in {"labelled": 1.0, "unit": 0.0}.items():  # the same directions, with other lengths
-        shown = [(kind, (np.array(x) / (np.linalg.norm(x) if scale == 0 else 1)).tolist()) for kind, x in labelled]
+    unit = [(kind, (np.array(x) / np.linalg.norm(x)).tolist()) for kind, x in labelled]  # the same directions
+    for name, shown in {"labelled": labelled, "unit": unit}.items():
         spark.createDataFrame(shown, "label string, embedding array<double>").write.format("delta").save(
             f"{folder}/{name}"
         )

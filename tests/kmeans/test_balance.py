@@ -37,8 +37,8 @@ def test_a_dense_cloud_gives_less_than_its_part_the_more_it_is_flattened(seed):
     x = np.rint(rng.uniform(0, 1000, (400, 3))).astype(np.float32)
     dense = x[:, 0] < 500
     items = np.where(dense, 40, 2)
-    ways = [way for name, way in ways_to_share(x, items).items() if "density" in name]
-    flattenings = [float(name.split()[-1]) for name in ways_to_share(x, items) if "density" in name]
+    by_density = {name: way for name, way in ways_to_share(x, items) if "density" in name}
+    ways, flattenings = by_density.values(), [float(name.split()[-1]) for name in by_density]
     shares = [way[dense].sum() / way.sum() for way in ways]
     by_flattening = [share for _, share in sorted(zip(flattenings, shares, strict=True))]
     assert by_flattening[0] == pytest.approx(items[dense].sum() / items.sum())
