@@ -9,7 +9,7 @@ from ..kmeans.tree import LevelSpec
 from ..schemas.errors import ConfigurationError
 from .recipe import Cluster
 
-# What `auto` makes: small clusters, to weigh by the density around them (see kmeans/balance.py), and some above them.
+# What `auto` makes: small clusters, to weigh by what is around them (see kmeans/balance.py), and some above them.
 _ITEMS, _MOST_CLUSTERS, _CHILDREN = 4, 20_000, 8
 _AUTO_ROUNDS, _PAPERS_ROUNDS = 3, 10
 _LEAST_DIRECTIONS = 16  # coordinates of an embedding; vectors of fewer are places
@@ -73,7 +73,8 @@ def told_of_auto(options: Cluster, n: int, d: int) -> str | None:
     least = n // _ITEMS > _MOST_CLUSTERS
     why = f"the most that auto makes of {n:,} items" if least else f"{_ITEMS} items each"
     upper = "".join(f", {k} above" for k in above)
-    return f"auto: {bottom} clusters ({why}){upper}, metric {metric_of(options, d)}; the sample weighs them by density"
+    made = f"{bottom} clusters ({why}){upper}, metric {metric_of(options, d)}"
+    return f"auto: {made}; the sample weighs them by density and communities"
 
 
 def fit_options(options: Cluster) -> Options:

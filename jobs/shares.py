@@ -1,4 +1,4 @@
-"""How a sample is shared among the clusters of a tree: by the tree alone, by the density around them, or by labels."""
+"""How a sample is shared among the clusters of a tree: by the tree alone, by what is around them, or by labels."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Shared:
 
 
 def temperature_of(recipe: Recipe, options: Sample) -> float | str:
-    """The temperature that a recipe means: "auto" weighs by density, where the levels are made for that."""
+    """The temperature that a recipe means: "auto" weighs by what is around clusters made for that."""
     if options.temperature != "auto" or recipe.cluster.levels == "auto" or recipe.labels:
         return options.temperature
     return 0.0

@@ -178,7 +178,7 @@ def test_a_labelled_table_has_its_say(spark, lake, recipe_of, base, caplog):
     (line,) = [record.getMessage() for record in caplog.records if "by 36 labels" in record.getMessage()]
     ways = [way.rsplit(" ", 1) for way in line.split("evenness: ")[1].removesuffix(")").split("; ")]
     evenness = {name: float(value) for name, value in ways}
-    assert len(evenness) == 11  # cells that recur, six by density, the tree, three by classes
+    assert len(evenness) == 10  # communities that lie apart, five by what is around, the tree, three by classes
     chosen = re.search(r"temperature auto: (.*), by 36 labels", line)[1]
     assert chosen in evenness
     assert evenness[chosen] >= max(evenness.values()) - 0.05
