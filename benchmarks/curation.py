@@ -71,7 +71,7 @@ class Method:
     Attributes:
         tree: Which of `TREES`.
         n_levels: Of them from the bottom; those above are as if never made.
-        temperature: As in a recipe: a number, or "auto" for the density around clusters.
+        temperature: As in a recipe: a number, or "auto" for what is around clusters.
         outliers: As in a recipe.
         labels: Whether a few labels of every class are known.
     """

@@ -35,7 +35,7 @@ def balanced_weights(
     Args:
         items: Of each cluster, shape (k,).
         around: Items in and around each cluster, or a mean of several such figures, shape (k,), at least 1.
-        flattening: 0 shares in proportion to the items, 1 evenly over the places of the centroids.
+        flattening: 0 shares in proportion to the items, 1 evenly over what is around as far as the figures tell it.
 
     Returns:
         float64, shape (k,); 0 for clusters without items. The same bits everywhere: no libm.
