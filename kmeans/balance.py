@@ -69,9 +69,10 @@ def _ways(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Iterator[
         yield told, items / community_mass(small, items)
     density, communities = local_density(centroids, items), find_communities(near)
     around = np.sqrt(density.items * community_mass(communities, items))
-    told = f"density (1/{density.part} of the items within a radius) and {communities[0].n} communities"
+    told = f" (1/{density.part} of the items within a radius, {communities[0].n} communities)"
     for flattening in _FLATTENINGS:
-        yield f"{told}, flattened by {flattening:.2g}", balanced_weights(items, around, flattening)
+        name = f"density and communities, flattened by {flattening:g}"
+        yield name + told * (flattening == FLATTENING), balanced_weights(items, around, flattening)
 
 
 def _lie_apart(some: Communities) -> bool:

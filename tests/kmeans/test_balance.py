@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,8 @@ def test_a_dense_cloud_gives_less_than_its_part_the_more_it_is_flattened(seed):
     dense = x[:, 0] < 500
     items = np.where(dense, 40, 2)
     ways = dict(ways_to_share(x, items))
-    shares = {float(name.split()[-1]): way[dense].sum() / way.sum() for name, way in ways.items()}
+    flattening = {name: float(re.search(r"flattened by (\S+)", name)[1]) for name in ways}
+    shares = {flattening[name]: way[dense].sum() / way.sum() for name, way in ways.items()}
     by_flattening = [shares[flattening] for flattening in sorted(shares)]
     assert by_flattening[0] == pytest.approx(items[dense].sum() / items.sum())
     assert np.all(np.diff(by_flattening) < 0)
