@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .balance import balanced_weights, ways_to_share
+from .communities import items_together
 from .grid import Grid
 from .metrics import Floats, Labels, evenness_of_shares, fit_probe, rank_in_class
 from .nearest import Centroids
@@ -99,25 +100,9 @@ def ways_by_classes(
     present, classes = np.unique(y, return_inverse=True)
     sums = np.zeros((len(present), x.shape[1]))
     np.add.at(sums, classes, x.astype(np.float64))
-    around = _items_in_cells(grid.mean(sums, np.bincount(classes)), Rows.of(centroids), items)
+    cells = Centroids(grid.mean(sums, np.bincount(classes))).labels(Rows.of(centroids))
+    around = items_together(cells, items)
     return {f"cells of classes, flattened by {f:g}": balanced_weights(items, around, f) for f in _FLATTENINGS}
-
-
-def _items_in_cells(seeds: NDArray[np.float32], rows: Rows, items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Items in the Voronoi cell of each cluster, of cells around some places, at least 1.
-
-    Args:
-        seeds: The places, in grid steps, shape (c, d).
-        rows: The centroids of the clusters, k of them, in the same steps.
-        items: Of each cluster, shape (k,).
-
-    Returns:
-        int64, shape (k,).
-    """
-    cells = Centroids(seeds).labels(rows)
-    held = np.zeros(len(seeds), dtype=np.int64)
-    np.add.at(held, cells, items)
-    return np.maximum(held[cells], 1)
 
 
 def cross_evenness(

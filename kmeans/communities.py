@@ -42,9 +42,14 @@ class Communities:
 
     def mass(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Items in the community of each cluster, at least 1, from those in each cluster, both of shape (k,)."""
-        held = np.zeros(self.n, dtype=np.int64)
-        np.add.at(held, self.labels, items)
-        return np.maximum(held[self.labels], 1)
+        return items_together(self.labels, items)
+
+
+def items_together(labels: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Items in all clusters of the same label, at least 1, int64, shape (k,), from those in each, shape (k,)."""
+    held = np.zeros(int(labels.max()) + 1, dtype=np.int64)
+    np.add.at(held, labels, items)
+    return np.maximum(held[labels], 1)
 
 
 def find_communities(near: NDArray[np.int64]) -> list[Communities]:
