@@ -69,10 +69,10 @@ def _ways(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Iterator[
         yield told, items / community_mass(small, items)
     density, communities = local_density(centroids, items), find_communities(near)
     around = np.sqrt(density.items * community_mass(communities, items))
-    told = f" (1/{density.part} of the items within a radius, {communities[0].n} communities)"
+    details = {FLATTENING: f" (1/{density.part} of the items within a radius, {communities[0].n} communities)"}  # once
     for flattening in _FLATTENINGS:
-        name = f"density and communities, flattened by {flattening:g}"
-        yield name + told * (flattening == FLATTENING), balanced_weights(items, around, flattening)
+        name = f"density and communities, flattened by {flattening:g}{details.get(flattening, '')}"
+        yield name, balanced_weights(items, around, flattening)
 
 
 def _lie_apart(some: Communities) -> bool:

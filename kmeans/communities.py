@@ -40,10 +40,6 @@ class Communities:
         """How many there are."""
         return int(self.labels.max()) + 1
 
-    def mass(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Items in the community of each cluster, at least 1, from those in each cluster, both of shape (k,)."""
-        return items_together(self.labels, items)
-
 
 def items_together(labels: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
     """Items in all clusters of the same label, at least 1, int64, shape (k,), from those in each, shape (k,)."""
@@ -83,7 +79,7 @@ def community_mass(found: Sequence[Communities], items: NDArray[np.int64]) -> ND
     """
     product = np.ones(len(items))
     for one in [*found, *[found[0]] * (_KEPT - len(found))]:
-        product *= one.mass(items)
+        product *= items_together(one.labels, items)
     mass: NDArray[np.float64] = np.sqrt(np.sqrt(product))  # the fourth root
     return mass
 

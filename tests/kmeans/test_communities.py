@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lakestrata.kmeans import communities
 from lakestrata.kmeans.balance import FLATTENING, ways_to_share
-from lakestrata.kmeans.communities import Communities, community_mass, find_communities
+from lakestrata.kmeans.communities import Communities, community_mass, find_communities, items_together
 
 # Two triangles, and a way from one to the other: 2 has 3 among those near it.
 TRIANGLES = np.array([[1, 2, 1], [0, 2, 0], [0, 1, 3], [4, 5, 4], [3, 5, 3], [3, 4, 3]])
@@ -76,8 +76,8 @@ def test_triangles_by_hand():
 
 
 def test_the_mass_is_that_of_all_its_clusters():
-    some = Communities(np.array([0, 1, 0, 2, 1]), 1.0, 1.0)
-    assert some.mass(np.array([5, 1, 2, 0, 8])).tolist() == [7, 9, 7, 1, 9]
+    labels, items = np.array([0, 1, 0, 2, 1]), np.array([5, 1, 2, 0, 8])
+    assert items_together(labels, items).tolist() == [7, 9, 7, 1, 9]
 
 
 @pytest.mark.parametrize("seed", range(5))
