@@ -123,8 +123,8 @@ def test_one_cloud_is_no_community_that_lies_apart(k, d):
     for seed in range(10):
         centroids, items, _ = blobs([k], d=d, seed=seed)
         name, _ = next(ways_to_share(centroids, items))
-        told = rf"flattened by {FLATTENING} \(1/\d+ of the items within a radius, \d+ communities\)"
-        assert re.fullmatch(f"density and communities, {told}", name)
+        told = rf"flattened by {FLATTENING} \(1/\d+ of the items within a radius, \d+ communities, \d+ dimensions\)"
+        assert re.fullmatch(f"density, communities and leverage, {told}", name)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])

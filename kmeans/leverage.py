@@ -1,0 +1,117 @@
+"""Leverage: how far a cluster lies along directions that few items share.
+
+Common concepts fill their directions, a rare one is alone in its own. So a vector's length tells how rare it is if each
+direction is measured by what lies along it. Density takes compact concepts for common ones; this does not, for it asks
+for directions and not for distances. (As in regression; with a ridge: Alaoui & Mahoney 2015, arXiv 1411.0306.)
+
+It takes concepts that have directions of their own. Where a lake spreads over many, what is far out is mostly noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RIDGE = 32  # one part of the variance in so many: directions that hold less hardly count
+_STEPS = 9  # of Newton: the error begins at .94, and each squares it
+_FARTHEST = 4  # times the mean: what is farther out is no rarer, it is an outlier
+_COORDINATE_BITS, _WEIGHT_BITS, _BITS = 11, 26, 22  # of matrices; so few that float64 holds every sum in whole numbers
+_BLOCK_BYTES = 1 << 25  # of coordinates at a time
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Leverage:
+    """How far each cluster lies along directions that few items share.
+
+    Attributes:
+        squared: One, and the squared length of each centroid as the covariance of the items, with a ridge, measures
+            it; at most four times the mean over the items; float64, shape (k,). The centre of all has 1.
+        dimensions: That the lake spreads over: the squared sum of the eigenvalues of the covariance over the sum of
+            their squares.
+    """
+
+    squared: NDArray[np.float64]
+    dimensions: float
+
+
+def leverage(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Leverage:
+    """Measure centroids by the covariance of the items, each taken to lie at its cluster's centroid.
+
+    Args:
+        centroids: In grid steps, float32, shape (k, d), d at most 8,192.
+        items: Of each cluster, shape (k,), not all 0.
+
+    Returns:
+        The same bits everywhere: sums are of whole numbers.
+    """
+    weights = _at_most(items, _WEIGHT_BITS)
+    centred = _Centred(centroids, weights)
+    covariance = centred.covariance(weights)
+    variance = math.fsum(covariance.diagonal())
+    if variance == 0:
+        return Leverage(np.ones(len(items)), 1.0)
+    covariance /= variance
+    inverse = np.ldexp(_inverse(covariance + np.eye(len(covariance)) / _RIDGE), _BITS)
+    lengths = np.concatenate([_lengths(part, inverse) for _, part in centred.parts()])
+    squared = 1 + lengths * (weights.sum() / variance)
+    most = _FARTHEST * math.fsum(squared * weights) / weights.sum()
+    return Leverage(np.minimum(squared, most), 1 / math.fsum((covariance**2).ravel()))
+
+
+class _Centred:
+    """Coordinates less their means, whole numbers of few bits, in blocks of float64 that are never all there."""
+
+    def __init__(self, centroids: NDArray[np.float32], weights: Matrix) -> None:
+        self.centroids, self.rows = centroids, max(1, _BLOCK_BYTES // (8 * centroids.shape[1]))
+        self.shift = _COORDINATE_BITS - np.frexp(np.abs(centroids).max())[1]
+        self.centre = np.zeros(centroids.shape[1])
+        total = np.zeros_like(self.centre)
+        for rows, part in self.parts():
+            total += weights[rows] @ part
+        self.centre = np.rint(total / weights.sum())
+
+    def parts(self) -> Iterator[tuple[slice, Matrix]]:
+        for start in range(0, len(self.centroids), self.rows):
+            rows = slice(start, start + self.rows)
+            yield rows, np.rint(np.ldexp(self.centroids[rows].astype(np.float64), self.shift)) - self.centre
+
+    def covariance(self, weights: Matrix) -> Matrix:
+        """Times the sum of the weights."""
+        covariance = np.zeros((len(self.centre), len(self.centre)))
+        for rows, part in self.parts():
+            covariance += (part * weights[rows, None]).T @ part
+        return covariance
+
+
+def _at_most(items: NDArray[np.int64], bits: int) -> Matrix:
+    """Whole weights in proportion to the items, whose sum is at most 2**bits."""
+    total = int(items.sum())
+    return (items if total <= 1 << bits else items * 2.0**bits // total).astype(np.float64)
+
+
+def _lengths(part: Matrix, inverse: Matrix) -> Matrix:
+    """Squared lengths as an inverse covariance in steps of 2**-_BITS measures them."""
+    measured = np.rint(np.ldexp(part @ inverse, -_COORDINATE_BITS))
+    lengths: Matrix = np.ldexp(np.einsum("ij,ij->i", measured, part), _COORDINATE_BITS - _BITS)
+    return lengths
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    """Inverse to `_BITS` bits of a symmetric matrix with eigenvalues from a ridge to one and a ridge, by Newton."""
+    one = np.eye(len(matrix))
+    matrix, inverse = _rounded(matrix), one * (2 * _RIDGE / (_RIDGE + 2))
+    for _ in range(_STEPS):
+        inverse = _rounded(inverse @ _rounded(2 * one - _rounded(matrix @ inverse)))
+    return inverse
+
+
+def _rounded(matrix: Matrix) -> Matrix:
+    """To multiples of 2**-_BITS."""
+    rounded: Matrix = np.ldexp(np.rint(np.ldexp(matrix, _BITS)), -_BITS)
+    return rounded
