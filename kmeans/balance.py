@@ -80,10 +80,9 @@ def _ways(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Iterator[
 
 
 def _rarity(of: Leverage) -> NDArray[np.float64]:
-    """The square of the leverage where the lake has few dimensions, a lesser power where more, and 1 where many."""
+    """The leverage where the lake has few dimensions, a power of it where more, and 1 where many."""
     trust = (_MANY_DIMENSIONS - of.dimensions) / (_MANY_DIMENSIONS - _FEW_DIMENSIONS)
-    rarity = power_weights(of.squared, min(1.0, max(0.0, trust)))
-    return rarity * rarity
+    return power_weights(of.squared, min(1.0, max(0.0, trust)))
 
 
 def _lie_apart(some: Communities) -> bool:

@@ -108,4 +108,4 @@ def test_the_weights_of_clusters_count_it_where_the_lake_has_few_dimensions(d, d
     found = leverage(x, items)
     trust = min(1.0, max(0.0, (40 - found.dimensions) / 20))
     assert (trust > 0) == counts
-    np.testing.assert_allclose(weights / without, found.squared**trust, rtol=1e-9)
+    np.testing.assert_allclose(weights / without, found.squared ** (trust / 2), rtol=1e-9)
