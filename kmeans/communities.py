@@ -28,17 +28,26 @@ class Communities:
     Attributes:
         labels: Community of each cluster, 0..n-1, int64, shape (k,).
         within: The part of the votes given inside communities: 1 where they have nothing in common. Of all votes.
-        each: The same of each community's own votes, mean over communities: small ones count as much as large ones.
+        own: The same of each community's own votes, float64, shape (n,).
     """
 
     labels: NDArray[np.int64]
     within: float
-    each: float
+    own: NDArray[np.float64]
 
     @property
     def n(self) -> int:
         """How many there are."""
-        return int(self.labels.max()) + 1
+        return len(self.own)
+
+    @property
+    def each(self) -> float:
+        """Mean of `own`: small communities count as much as large ones."""
+        return math.fsum(self.own) / self.n
+
+    def joined(self, least: float) -> NDArray[np.int64]:
+        """Labels with all communities that keep less than this part of their own votes taken for one."""
+        return np.where(self.own[self.labels] >= least, self.labels, self.n)
 
 
 def items_together(labels: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -66,11 +75,11 @@ def find_communities(near: NDArray[np.int64]) -> list[Communities]:
     return sorted(found, key=lambda one: -one.within)[:_KEPT]
 
 
-def community_mass(found: Sequence[Communities], items: NDArray[np.int64]) -> NDArray[np.float64]:
+def community_mass(found: Sequence[NDArray[np.int64]], items: NDArray[np.int64]) -> NDArray[np.float64]:
     """Items in the community of each cluster.
 
     Args:
-        found: Up to four, the best first, as from `find_communities`; where there are fewer the best counts more often.
+        found: Labels, up to four times, the best first; where there are fewer the best count more often.
         items: Of each cluster, shape (k,).
 
     Returns:
@@ -79,7 +88,7 @@ def community_mass(found: Sequence[Communities], items: NDArray[np.int64]) -> ND
     """
     product = np.ones(len(items))
     for one in [*found, *[found[0]] * (_KEPT - len(found))]:
-        product *= items_together(one.labels, items)
+        product *= items_together(one, items)
     mass: NDArray[np.float64] = np.sqrt(np.sqrt(product))  # the fourth root
     return mass
 
@@ -118,8 +127,8 @@ def _communities(labels: NDArray[np.int64], votes: csr_array) -> Communities:
     given, kept = np.zeros((2, int(labels.max()) + 1), dtype=np.int64)
     np.add.at(given, voter, votes.data)
     np.add.at(kept, voter, np.where(voter == labels[votes.indices], votes.data, 0))
-    each = np.divide(kept, given, out=np.ones(len(given)), where=given > 0)
-    return Communities(labels, int(kept.sum()) / max(1, int(given.sum())), math.fsum(each) / len(each))
+    own = np.divide(kept, given, out=np.ones(len(given)), where=given > 0)
+    return Communities(labels, int(kept.sum()) / max(1, int(given.sum())), own)
 
 
 def _most_voted(own: int, near: Sequence[int], counts: Sequence[int], labels: Sequence[int]) -> int:

@@ -99,13 +99,34 @@ def test_the_best_come_first_and_the_same_again():
 
 
 def test_the_mass_is_the_geometric_mean_over_what_was_found():
-    first, second = Communities(np.array([0, 0, 1]), 1.0, 1.0), Communities(np.array([0, 1, 1]), 1.0, 1.0)
+    first, second = np.array([0, 0, 1]), np.array([0, 1, 1])
     items = np.array([4, 12, 1])
     np.testing.assert_allclose(community_mass([first], items), [16, 16, 1], rtol=1e-15)
     np.testing.assert_allclose(
         community_mass([first, second, second, second], items)[0], (16 * 4**3) ** 0.25, rtol=1e-15
     )
     np.testing.assert_allclose(community_mass([first, second], items)[0], (16**3 * 4) ** 0.25, rtol=1e-15)
+
+
+def test_those_that_keep_few_of_their_votes_are_taken_for_one():
+    found = Communities(np.array([0, 1, 2, 3, 1]), 0.8, np.array([0.95, 0.5, 0.9, 0.7]))
+    assert found.joined(0.9).tolist() == [0, 4, 2, 4, 4]
+    assert found.joined(0.0).tolist() == found.labels.tolist()
+
+
+@pytest.mark.parametrize("seed", [3, 5])
+def test_what_lies_apart_but_for_noise_is_shared_evenly_and_the_noise_is_taken_for_one(seed):
+    centroids, _, blob = blobs([160, 120, 90, 70, 50, 40, 30, 30, 30, 30], apart=6.0, seed=seed)
+    noise = np.rint(np.random.default_rng(seed + 100).normal(size=(100, 16)) * 6 * 64)
+    centroids, blob = np.r_[centroids, noise].astype(np.float32), np.r_[blob, np.full(100, -1)]
+    items = np.where(blob == -1, 1, 4)  # scattered items are alone in their clusters
+    found = find_communities(neighbours(centroids, 9))
+    assert not any(one.within >= 0.95 and one.each >= 0.85 for one in found)  # noise is in the way
+    name, weights = next(ways_to_share(centroids, items))
+    assert "communities that lie apart" in name
+    share = np.array([weights[blob == one].sum() for one in range(-1, 10)]) / weights.sum()
+    assert share[1:].max() <= 2 * share[1:].min()
+    assert share[0] < 0.15
 
 
 @pytest.mark.parametrize("noise", [0, 5])

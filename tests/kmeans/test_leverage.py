@@ -103,7 +103,8 @@ def near(x, size):
 def test_the_weights_of_clusters_count_it_where_the_lake_has_few_dimensions(d, decay, counts):
     x, items = scattered(500, d, 3, decay)
     _, weights = next(ways_to_share(x, items))
-    around = np.sqrt(local_density(x, items).items * community_mass(find_communities(near(x, 17)), items))
+    found_together = [one.labels for one in find_communities(near(x, 17))]
+    around = np.sqrt(local_density(x, items).items * community_mass(found_together, items))
     without = balanced_weights(items, around, 0.5)
     found = leverage(x, items)
     trust = min(1.0, max(0.0, (40 - found.dimensions) / 20))
