@@ -19,6 +19,7 @@ Weights = NDArray[np.float64] | None  # None: none but the tree
 _FLATTENINGS = (1.0, 0.75, 0.5)
 _DRAWS = 5  # of halves
 _USUAL = 10  # one pick of so many items
+_AHEAD = 0.5  # standard errors by which a way must beat the default: labels that say nothing seldom do so much
 _EVEN = "the tree's even shares"
 
 
@@ -142,7 +143,7 @@ def _halves(y: Labels) -> Iterator[NDArray[np.bool_]]:
 
 
 def choose(found: NDArray[np.float64], default: int) -> int:
-    """The most even way; the default, unless it is beaten by more than a standard error.
+    """The most even way; the default, unless it is beaten by more than half a standard error.
 
     Halves vary about as much as figures of all labels would (the jackknife that leaves out half).
 
@@ -152,4 +153,4 @@ def choose(found: NDArray[np.float64], default: int) -> int:
     """
     best = int(found.mean(axis=0).argmax())
     ahead = found[:, best] - found[:, default]
-    return best if ahead.mean() > ahead.std() else default
+    return best if ahead.mean() > _AHEAD * ahead.std() else default
