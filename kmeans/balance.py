@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .communities import Communities, community_mass, find_communities
 from .density import local_density
-from .leverage import Leverage, leverage
+from .leverage import Directions
 from .nearest import Centroids
 from .rows import Rows
 from .waterfill import power_weights
@@ -74,19 +74,19 @@ def _ways(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Iterator[
         yield f"{n} communities that lie apart", items / community_mass(concepts, items)
     density, communities = local_density(centroids, items), find_communities(near)
     around = np.sqrt(density.items * community_mass([one.labels for one in communities], items))
-    far_out = leverage(centroids, items)
-    rarity = _rarity(far_out)
-    told = f"{communities[0].n} communities, {far_out.dimensions:.0f} dimensions"
+    directions = Directions(centroids, items)
+    rarity = _rarity(directions, len(items))
+    told = f"{communities[0].n} communities, {directions.dimensions:.0f} dimensions"
     details = {FLATTENING: f" (1/{density.part} of the items within a radius, {told})"}  # once
     for flattening in _FLATTENINGS:
         name = f"density, communities and leverage, flattened by {flattening:g}{details.get(flattening, '')}"
         yield name, balanced_weights(items, around, flattening) * power_weights(rarity, flattening)
 
 
-def _rarity(far_out: Leverage) -> NDArray[np.float64]:
+def _rarity(directions: Directions, k: int) -> NDArray[np.float64]:
     """The leverage where the lake has few dimensions, a power of it where more, and 1 where many."""
-    trust = (_MANY_DIMENSIONS - far_out.dimensions) / (_MANY_DIMENSIONS - _FEW_DIMENSIONS)
-    return power_weights(far_out.squared, min(1.0, max(0.0, trust)))
+    trust = (_MANY_DIMENSIONS - directions.dimensions) / (_MANY_DIMENSIONS - _FEW_DIMENSIONS)
+    return power_weights(directions.leverage(), min(1.0, trust)) if trust > 0 else np.ones(k)
 
 
 def _concepts(found: list[Communities]) -> list[NDArray[np.int64]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,43 +24,44 @@ _BLOCK_BYTES = 1 << 25  # of coordinates at a time
 Matrix = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Leverage:
-    """How far each cluster lies along directions that few items share.
+class Directions:
+    """What directions the items of a lake lie along: their covariance, each taken to lie at its cluster's centroid.
+
+    The same bits everywhere: sums are of whole numbers.
 
     Attributes:
-        squared: One, and the squared length of each centroid as the covariance of the items, with a ridge, measures
-            it; at most four times the mean over the items; float64, shape (k,). The centre of all has 1.
         dimensions: That the lake spreads over: the squared sum of the eigenvalues of the covariance over the sum of
-            their squares.
+            their squares; 1 where all items lie at one place.
     """
 
-    squared: NDArray[np.float64]
-    dimensions: float
+    def __init__(self, centroids: NDArray[np.float32], items: NDArray[np.int64]) -> None:
+        """Take the covariance.
 
+        Args:
+            centroids: In grid steps, float32, shape (k, d), d at most 8,192.
+            items: Of each cluster, shape (k,), not all 0.
+        """
+        self._weights = _at_most(items, _WEIGHT_BITS)
+        self._centred = _Centred(centroids, self._weights)
+        self._covariance = self._centred.covariance(self._weights)
+        self._variance = math.fsum(self._covariance.diagonal())
+        self._covariance /= self._variance or 1.0
+        self.dimensions = 1 / (math.fsum((self._covariance**2).ravel()) or 1.0)
 
-def leverage(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Leverage:
-    """Measure centroids by the covariance of the items, each taken to lie at its cluster's centroid.
+    def leverage(self) -> NDArray[np.float64]:
+        """One, and the squared length of each centroid as the covariance, with a ridge, measures it.
 
-    Args:
-        centroids: In grid steps, float32, shape (k, d), d at most 8,192.
-        items: Of each cluster, shape (k,), not all 0.
+        It takes some d^3 operations.
 
-    Returns:
-        The same bits everywhere: sums are of whole numbers.
-    """
-    weights = _at_most(items, _WEIGHT_BITS)
-    centred = _Centred(centroids, weights)
-    covariance = centred.covariance(weights)
-    variance = math.fsum(covariance.diagonal())
-    if variance == 0:
-        return Leverage(np.ones(len(items)), 1.0)
-    covariance /= variance
-    inverse = np.ldexp(_inverse(covariance + np.eye(len(covariance)) / _RIDGE), _BITS)
-    lengths = np.concatenate([_lengths(part, inverse) for _, part in centred.parts()])
-    squared = 1 + lengths * (weights.sum() / variance)
-    most = _FARTHEST * math.fsum(squared * weights) / weights.sum()
-    return Leverage(np.minimum(squared, most), 1 / math.fsum((covariance**2).ravel()))
+        Returns:
+            At most four times the mean over the items; the centre of all has 1; float64, shape (k,).
+        """
+        inverse = np.ldexp(_inverse(self._covariance + np.eye(len(self._covariance)) / _RIDGE), _BITS)
+        lengths = np.concatenate([_lengths(part, inverse) for _, part in self._centred.parts()])
+        total = self._weights.sum()
+        squared = 1 + lengths * (total / (self._variance or 1.0))
+        capped: Matrix = np.minimum(squared, _FARTHEST * math.fsum(squared * self._weights) / total)
+        return capped
 
 
 class _Centred:
