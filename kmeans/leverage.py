@@ -44,8 +44,8 @@ class Directions:
         self._weights = _at_most(items, _WEIGHT_BITS)
         self._centred = _Centred(centroids, self._weights)
         self._covariance = self._centred.covariance(self._weights)
-        self._variance = math.fsum(self._covariance.diagonal())
-        self._covariance /= self._variance or 1.0
+        self._variance = math.fsum(self._covariance.diagonal()) or 1.0  # without any, the covariance is all zeros
+        self._covariance /= self._variance
         self.dimensions = 1 / (math.fsum((self._covariance**2).ravel()) or 1.0)
 
     def leverage(self) -> NDArray[np.float64]:
@@ -59,7 +59,7 @@ class Directions:
         inverse = np.ldexp(_inverse(self._covariance + np.eye(len(self._covariance)) / _RIDGE), _BITS)
         lengths = np.concatenate([_lengths(part, inverse) for _, part in self._centred.parts()])
         total = self._weights.sum()
-        squared = 1 + lengths * (total / (self._variance or 1.0))
+        squared = 1 + lengths * (total / self._variance)
         capped: Matrix = np.minimum(squared, _FARTHEST * math.fsum(squared * self._weights) / total)
         return capped
 
