@@ -49,7 +49,7 @@ import pathlib, zipfile
 folders = ["conf", "jobs", "kmeans", "schemas", "udfs"]
 files = list(pathlib.Path(".").glob("__*__.py"))
 for folder in folders:
-    files += [p for p in pathlib.Path(folder).rglob("*") if p.suffix == ".py" or (folder == "conf" and p.suffix == ".yaml")]
+    files += [p for p in pathlib.Path(folder).rglob("*") if p.suffix in (".py", ".npz") or (folder == "conf" and p.suffix == ".yaml")]
 pathlib.Path("dist").mkdir(exist_ok=True)
 with zipfile.ZipFile("dist/lakestrata.zip", "w") as archive:
     for path in sorted(files):

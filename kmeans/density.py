@@ -8,7 +8,7 @@ the largest at which they still differ about as much as they do at any.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ _PARTS = tuple(int(8 * 2 ** (i / 4)) for i in range(24, -1, -1))  # radii meet a
 _SAMPLE = 1024  # clusters that the radii are taken from
 _AS_MUCH = 0.95
 _BLOCK_BYTES = 1 << 25  # of distances at a time
+PARTS = _PARTS[::4]  # the powers of two of them
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,29 @@ def local_density(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> D
     Returns:
         The same counts everywhere: distances are whole numbers.
     """
-    places = _Places(centroids)
-    radii = _radii(places, items)
-    counts = np.maximum(_counts(places, items, radii), 1)
+    counts = items_within(centroids, items, _PARTS)
     spread = _spread(np.log(counts), items)
     chosen = last = int(spread.argmax())
-    while last + 1 < len(radii) and spread[last + 1] >= _AS_MUCH * spread[chosen]:
+    while last + 1 < len(counts) and spread[last + 1] >= _AS_MUCH * spread[chosen]:
         last += 1
     return Density(counts[last], _PARTS[last])
+
+
+def items_within(
+    centroids: NDArray[np.float32], items: NDArray[np.int64], parts: Sequence[int] = PARTS
+) -> NDArray[np.int64]:
+    """Count the items within several radii of each cluster.
+
+    Args:
+        centroids: In grid steps, float32, shape (k, d).
+        items: Of each cluster, shape (k,).
+        parts: A radius is where the median item has one part in so many of all items within reach.
+
+    Returns:
+        Shape (parts, k), at least 1. The same counts everywhere: distances are whole numbers.
+    """
+    places = _Places(centroids)
+    return np.maximum(_counts(places, items, _radii(places, items, parts)), 1)
 
 
 class _Places:
@@ -76,15 +92,15 @@ class _Places:
             yield self.lengths[rows, None] - 2 * products + self.lengths
 
 
-def _radii(places: _Places, items: NDArray[np.int64]) -> NDArray[np.float64]:
+def _radii(places: _Places, items: NDArray[np.int64], parts: Sequence[int]) -> NDArray[np.float64]:
     """Squared radii within which the median item has each part of all items, from the smallest part on."""
     some = np.argsort(mix64(np.arange(len(items), dtype=np.uint64), 0), kind="stable")[:_SAMPLE]
-    parts = np.array([-(-int(items.sum()) // part) for part in _PARTS])
+    least = np.array([-(-int(items.sum()) // part) for part in parts])
     reach = []
     for squared in places.squared(some):
         nearest = np.argsort(squared, axis=1, kind="stable")
         for row, order, held in zip(squared, nearest, np.cumsum(items[nearest], axis=1), strict=True):
-            met = np.searchsorted(held, parts)
+            met = np.searchsorted(held, least)
             reach.append(row[order[np.minimum(met, len(order) - 1)]])
     return np.array([_median(column, items[some]) for column in np.array(reach).T])
 

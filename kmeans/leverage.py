@@ -30,6 +30,7 @@ class Directions:
     The same bits everywhere: sums are of whole numbers.
 
     Attributes:
+        covariance: Over its trace, shape (d, d); of all zeros where all items lie at one place.
         dimensions: That the lake spreads over: the squared sum of the eigenvalues of the covariance over the sum of
             their squares; 1 where all items lie at one place.
     """
@@ -41,12 +42,16 @@ class Directions:
             centroids: In grid steps, float32, shape (k, d), d at most 8,192.
             items: Of each cluster, shape (k,), not all 0.
         """
-        self._weights = _at_most(items, _WEIGHT_BITS)
+        self._weights = whole_weights(items, _WEIGHT_BITS)
         self._centred = _Centred(centroids, self._weights)
-        self._covariance = self._centred.covariance(self._weights)
-        self._variance = math.fsum(self._covariance.diagonal()) or 1.0  # without any, the covariance is all zeros
-        self._covariance /= self._variance
-        self.dimensions = 1 / (math.fsum((self._covariance**2).ravel()) or 1.0)
+        self.covariance = self._centred.covariance(self._weights)
+        self._variance = math.fsum(self.covariance.diagonal()) or 1.0  # without any, the covariance is all zeros
+        self.covariance /= self._variance
+        self.dimensions = 1 / (math.fsum((self.covariance**2).ravel()) or 1.0)
+
+    def centred(self) -> Iterator[Matrix]:
+        """The centroids less their mean over the items, a few at a time: whole numbers of some bits."""
+        return (part for _, part in self._centred.parts())
 
     def leverage(self) -> NDArray[np.float64]:
         """One, and the squared length of each centroid as the covariance, with a ridge, measures it.
@@ -56,8 +61,8 @@ class Directions:
         Returns:
             At most four times the mean over the items; the centre of all has 1; float64, shape (k,).
         """
-        inverse = np.ldexp(_inverse(self._covariance + np.eye(len(self._covariance)) / _RIDGE), _BITS)
-        lengths = np.concatenate([_lengths(part, inverse) for _, part in self._centred.parts()])
+        inverse = np.ldexp(_inverse(self.covariance + np.eye(len(self.covariance)) / _RIDGE), _BITS)
+        lengths = np.concatenate([_lengths(part, inverse) for part in self.centred()])
         total = self._weights.sum()
         squared = 1 + lengths * (total / self._variance)
         capped: Matrix = np.minimum(squared, _FARTHEST * math.fsum(squared * self._weights) / total)
@@ -89,7 +94,7 @@ class _Centred:
         return covariance
 
 
-def _at_most(items: NDArray[np.int64], bits: int) -> Matrix:
+def whole_weights(items: NDArray[np.int64], bits: int) -> Matrix:
     """Whole weights in proportion to the items, whose sum is at most 2**bits."""
     total = int(items.sum())
     return (items if total <= 1 << bits else items * 2.0**bits // total).astype(np.float64)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakestrata.kmeans import density
-from lakestrata.kmeans.density import local_density
+from lakestrata.kmeans.density import PARTS, items_within, local_density
 
 
 def scattered(k, seed, d=3, most=1000):
@@ -44,6 +44,13 @@ def test_counts_are_those_of_a_plain_reckoning(k, seed, d):
     assert found.items.dtype == np.int64
     assert np.all(found.items >= items)
     assert np.all(found.items <= items.sum())
+
+
+def test_counts_within_several_radii_are_those_of_a_plain_reckoning():
+    x, items = scattered(60, 6, most=30)
+    for part, counts in zip(PARTS, items_within(x, items), strict=True):
+        np.testing.assert_array_equal(counts, plain_counts(x, items, part))
+    assert PARTS == (512, 256, 128, 64, 32, 16, 8)
 
 
 @pytest.mark.parametrize("seed", range(10))
