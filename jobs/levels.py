@@ -74,7 +74,7 @@ def told_of_auto(options: Cluster, n: int, d: int) -> str | None:
     why = f"the most that auto makes of {n:,} items" if least else f"{_ITEMS} items each"
     upper = "".join(f", {k} above" for k in above)
     made = f"{bottom} clusters ({why}){upper}, metric {metric_of(options, d)}"
-    return f"auto: {made}; the sample weighs them by density, communities and leverage"
+    return f"auto: {made}; the sample weighs them by what is around each"
 
 
 def fit_options(options: Cluster) -> Options:

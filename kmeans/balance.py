@@ -2,9 +2,10 @@
 
 Concepts that lie apart are evened out, and what little lies between them counts as one. Where there are none, a cluster
 gives its items over a power of what is around it, the geometric mean of the density and of the mass of its community,
-and times a power of its leverage. It is a careful step, for each of them errs: density takes compact concepts for
-common ones, a community may be several concepts or a part of one, and leverage takes noise for rare ones, the more so
-the more directions a lake spreads over.
+over its leverage, and over what a network takes it for that has learned on other lakes. It is a careful step, for each
+of them errs: density takes compact concepts for common ones, a community may be several concepts or a part of one,
+leverage takes noise for rare ones, the more so the more directions a lake spreads over, and what held for other lakes
+need not hold for this one. They err in other places, so that together they err less.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from .communities import Communities, community_mass, find_communities
 from .density import local_density
 from .leverage import Directions
 from .nearest import Centroids
+from .network import BITS, learned_network
 from .rows import Rows
+from .surroundings import graph_of, merged
 from .waterfill import power_weights
 
 MOST_CLUSTERS = 1 << 15  # that are compared with each other: the lowest level of at most so many is weighed
-FLATTENING = 0.5
-_FLATTENINGS = (FLATTENING, 0.0, 0.25, 0.75, 1.0)  # the default first
+FLATTENING = 0.375
+_FLATTENINGS = (FLATTENING, 0.0, 0.1875, 0.5625, 0.75)  # the default first
+_LEARNED = 4 / 3  # how much the network has to say: half of what it says at the default
 _NEIGHBOURS = 16  # that tell communities
 _FEW_NEIGHBOURS = 8  # that tell whether communities lie apart: small ones are not taken for part of others
 _APART, _EACH_APART = 0.95, 0.85  # of the votes stay within them, then; on ten real sets at most .945 did
@@ -75,18 +79,35 @@ def _ways(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Iterator[
     density, communities = local_density(centroids, items), find_communities(near)
     around = np.sqrt(density.items * community_mass([one.labels for one in communities], items))
     directions = Directions(centroids, items)
-    rarity = _rarity(directions, len(items))
+    common = around / (_far_out(directions, len(items)) * _power_of_two(_LEARNED * _rarity(centroids, items)))
     told = f"{communities[0].n} communities, {directions.dimensions:.0f} dimensions"
     details = {FLATTENING: f" (1/{density.part} of the items within a radius, {told})"}  # once
     for flattening in _FLATTENINGS:
-        name = f"density, communities and leverage, flattened by {flattening:g}{details.get(flattening, '')}"
-        yield name, balanced_weights(items, around, flattening) * power_weights(rarity, flattening)
+        name = f"what is around, flattened by {flattening:g}{details.get(flattening, '')}"
+        yield name, balanced_weights(items, common / common.min(), flattening)
 
 
-def _rarity(directions: Directions, k: int) -> NDArray[np.float64]:
+def _far_out(directions: Directions, k: int) -> NDArray[np.float64]:
     """The leverage where the lake has few dimensions, a power of it where more, and 1 where many."""
     trust = (_MANY_DIMENSIONS - directions.dimensions) / (_MANY_DIMENSIONS - _FEW_DIMENSIONS)
     return power_weights(directions.leverage(), min(1.0, trust)) if trust > 0 else np.ones(k)
+
+
+def _rarity(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How rare the concept of each cluster is, as the network says; of many it is asked about few made of them."""
+    few, held, labels = merged(centroids, items)
+    return learned_network()(graph_of(few, held))[labels] if len(few) > 1 else np.zeros(len(items))
+
+
+def _power_of_two(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of exponents down to multiples of 2**-8; the same bits everywhere: no libm."""
+    steps = np.floor(np.ldexp(exponents, BITS)).astype(np.int64)
+    root, found = 2.0, np.ones(len(steps))
+    for bit in range(BITS - 1, -1, -1):
+        root = float(np.sqrt(root))
+        found = np.where(steps >> bit & 1, found * root, found)
+    powers: NDArray[np.float64] = np.ldexp(found, steps >> BITS)
+    return powers
 
 
 def _concepts(found: list[Communities]) -> list[NDArray[np.int64]]:

@@ -145,13 +145,13 @@ def test_one_cloud_is_no_community_that_lies_apart(k, d):
         centroids, items, _ = blobs([k], d=d, seed=seed)
         name, _ = next(ways_to_share(centroids, items))
         told = rf"flattened by {FLATTENING} \(1/\d+ of the items within a radius, \d+ communities, \d+ dimensions\)"
-        assert re.fullmatch(f"density, communities and leverage, {told}", name)
+        assert re.fullmatch(f"what is around, {told}", name)
 
 
 @pytest.mark.parametrize("k", [1, 2, 7])
 def test_few_clusters_are_one_community(k):
     assert find_communities(neighbours(blobs([k])[0], 17))[0].n == 1
-    assert next(ways_to_share(*blobs([k])[:2]))[0].startswith("density")
+    assert next(ways_to_share(*blobs([k])[:2]))[0].startswith("what is around")
 
 
 def test_every_way_weighs_clusters_that_have_items_and_no_others():

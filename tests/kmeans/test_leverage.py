@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lakestrata.kmeans import balance
 from lakestrata.kmeans import leverage as module
-from lakestrata.kmeans.balance import balanced_weights, ways_to_share
+from lakestrata.kmeans.balance import FLATTENING, balanced_weights, ways_to_share
 from lakestrata.kmeans.communities import community_mass, find_communities
 from lakestrata.kmeans.density import local_density
 from lakestrata.kmeans.leverage import Directions
+from lakestrata.kmeans.network import learned_network
+from lakestrata.kmeans.surroundings import graph_of
 
 RIDGE, FARTHEST = 32, 4
 
@@ -107,11 +110,12 @@ def test_the_weights_of_clusters_count_it_where_the_lake_has_few_dimensions(monk
     directions = Directions(x, items)
     leverage = directions.leverage()
     if not counts:  # it takes d^3 operations
-        monkeypatch.delattr(Directions, "leverage")
+        monkeypatch.setattr(balance, "Directions", type("Without", (Directions,), {"leverage": None}))
     _, weights = next(ways_to_share(x, items))
     found_together = [one.labels for one in find_communities(near(x, 17))]
     around = np.sqrt(local_density(x, items).items * community_mass(found_together, items))
-    without = balanced_weights(items, around, 0.5)
+    without = balanced_weights(items, around, FLATTENING) * np.exp2(learned_network()(graph_of(x, items)) / 2)
     trust = min(1.0, max(0.0, (40 - directions.dimensions) / 20))
     assert (trust > 0) == counts
-    np.testing.assert_allclose(weights / without, leverage ** (trust / 2), rtol=1e-9)
+    found = weights / without
+    np.testing.assert_allclose(found / found[0], (leverage / leverage[0]) ** (trust * FLATTENING), rtol=1 / 128)
