@@ -71,9 +71,8 @@ def graph_of(centroids: NDArray[np.float32], items: NDArray[np.int64]) -> Graph:
     reach = [_at_rank(far, rank) for rank in _RANKS]
     growth = [after - before for before, after in pairwise(reach)]
     directions, weights = Directions(x, items), whole_weights(items, _WEIGHT_BITS)
-    figures = [log2(items), *reach, *growth, *log2(items_within(x, items)), *_among_neighbours(near, far, items)]
-    figures.insert(-len(_BESIDE), log2(directions.leverage()))
-    nodes = rounded(np.column_stack(figures))
+    held = [log2(items), *reach, *growth, *log2(items_within(x, items)), *_among_neighbours(near, items)]
+    nodes = rounded(np.column_stack([*held, log2(directions.leverage()), *_beside(near, far)]))
     nodes = np.clip(rounded(nodes - _mean(nodes, weights)), -_MOST, _MOST)
     whole = np.array([len(x), items.sum() / len(x), directions.dimensions]) / _USUAL
     spread = np.sqrt(_mean(nodes**2, weights))
@@ -122,12 +121,15 @@ def _edges(near: NDArray[np.int64], far: Array) -> Array:
     return rounded(np.stack([far - last[:, None], far - last[near], shared, mutual], axis=2))
 
 
-def _among_neighbours(near: NDArray[np.int64], far: Array, items: NDArray[np.int64]) -> list[Array]:
-    """How many name it as one of their nearest, the items in its nearest, how much farther theirs are than its own."""
+def _among_neighbours(near: NDArray[np.int64], items: NDArray[np.int64]) -> list[Array]:
+    """How many name it as one of their nearest, and the items in its nearest and itself."""
     named = [log2(1 + np.bincount(near[:, :m].ravel(), minlength=len(near))) for m in _NAMING]
-    added = [log2(items + items[near[:, :m]].sum(axis=1)) for m in _ADDED]
-    beside = [_at_rank(far, m)[near[:, :m]].mean(axis=1) - _at_rank(far, m) for m in _BESIDE]
-    return [*named, *added, *beside]
+    return [*named, *(log2(items + items[near[:, :m]].sum(axis=1)) for m in _ADDED)]
+
+
+def _beside(near: NDArray[np.int64], far: Array) -> list[Array]:
+    """How much farther its neighbours have to go for theirs than it for its own."""
+    return [_at_rank(far, m)[near[:, :m]].mean(axis=1) - _at_rank(far, m) for m in _BESIDE]
 
 
 def _at_rank(far: Array, rank: int) -> Array:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakestrata.kmeans import density, leverage
-from lakestrata.kmeans.surroundings import NEIGHBOURS, graph_of, log2
+from lakestrata.kmeans.surroundings import NEIGHBOURS, graph_of, log2, merged
 
 
 def scattered(k, d, seed):
@@ -23,6 +23,26 @@ def test_logarithms_are_those_of_numpy_rounded_down(x):
     found = float(log2(np.array([x]))[0])
     assert found * 256 == np.floor(found * 256)
     assert found - 1e-9 <= exact < found + 1 / 256 + 1e-9
+
+
+def test_few_clusters_stay_as_they_are():
+    x, items = scattered(50, 3, 5)
+    few, held, into = merged(x, items, most=50)
+    assert few is x
+    assert held is items
+    np.testing.assert_array_equal(into, np.arange(50))
+
+
+@pytest.mark.parametrize("distinct", [500, 20])
+def test_many_clusters_merge_with_those_near_them_and_lose_no_item(distinct):
+    x, items = scattered(500, 3, 6)
+    x = x[np.arange(500) % distinct]
+    few, held, into = merged(x, items, most=40)
+    assert len(few) == min(40, distinct)
+    np.testing.assert_array_equal(held, np.bincount(into, items))
+    assert held.min() > 0
+    squared = ((x[:, None].astype(float) - few[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(into, squared.argmin(axis=1))
 
 
 def test_neighbours_and_edges_by_hand():
