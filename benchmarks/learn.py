@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from benchmarks.curation import make_tree
+from benchmarks.curation import SEEDS, make_tree
 from benchmarks.lakes import Cut, Labelled, Lake, cut_lake
 from benchmarks.learner import Case, Learner
 from lakestrata.jobs.recipe import Cluster
@@ -63,9 +63,8 @@ def main() -> None:
     sources = read_sources(options.sets)
     kept = [source for source in sources if source.name.split("-")[0] not in {*options.without, *JUDGED}]
     wanted = [(source, seed) for seed in range(options.lakes) for source in kept]
-    judged = [
-        (source, cut, seed) for source in sources if source not in kept for cut in _cuts(source) for seed in (0, 1)
-    ]
+    left_out = [source for source in sources if source not in kept]
+    judged = [(source, cut, seed) for source in left_out for cut in _cuts(source) for seed in range(SEEDS)]
     with get_context("fork").Pool(initializer=threadpool_limits, initargs=(1,)) as pool:
         cases = [case for case in pool.imap(_case_of, wanted) if case]
         judges = list(pool.imap(_judge_of, judged))
