@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from benchmarks.curation import SEEDS, make_tree
-from benchmarks.lakes import Cut, Labelled, Lake, cut_lake
+from benchmarks.lakes import Cut, Labelled, Lake, cut_lake, cuts_of
 from benchmarks.learner import Case, Learner
 from lakestrata.jobs.recipe import Cluster
 from lakestrata.kmeans.surroundings import MOST_CLUSTERS, graph_of, merged
@@ -63,8 +63,8 @@ def main() -> None:
     sources = read_sources(options.sets)
     kept = [source for source in sources if source.name.split("-")[0] not in {*options.without, *JUDGED}]
     wanted = [(source, seed) for seed in range(options.lakes) for source in kept]
-    left_out = [source for source in sources if source not in kept]
-    judged = [(source, cut, seed) for source in left_out for cut in _cuts(source) for seed in range(SEEDS)]
+    left_out = [(source, source.full) for source in sources if source not in kept and source.full]
+    judged = [(source, cut, seed) for source, full in left_out for cut in cuts_of(full) for seed in range(SEEDS)]
     with get_context("fork").Pool(initializer=threadpool_limits, initargs=(1,)) as pool:
         cases = [case for case in pool.imap(_case_of, wanted) if case]
         judges = list(pool.imap(_judge_of, judged))
@@ -168,13 +168,6 @@ def _case_of(wanted: tuple[Source, int]) -> tuple[str, Case] | None:
     if source.full is not None and rng.random() < _WARPED:
         lake = Labelled(warped(lake.x, rng), lake.y)
     return source.name, case_of(lake, seed, int(rng.integers(*_CLUSTERS)) if rng.random() < 0.5 else MOST_CLUSTERS)
-
-
-def _cuts(source: Source) -> Iterator[Cut]:
-    if source.full is not None:
-        yield from (Cut(imbalance) for imbalance in (1, 10, 50, 200))
-        if source.full.n_classes >= 20:
-            yield from (Cut(imbalance, True) for imbalance in (10, 50))
 
 
 def _judge_of(judged: tuple[Source, Cut, int]) -> Case:

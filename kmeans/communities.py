@@ -93,13 +93,19 @@ def community_mass(found: Sequence[NDArray[np.int64]], items: NDArray[np.int64])
     return mass
 
 
-def _votes(near: NDArray[np.int64]) -> csr_array:
-    """How many neighbours two have in common, itself being one, where one is a neighbour of the other; shape (k, k)."""
+def named_by(near: NDArray[np.int64]) -> csr_array:
+    """Ones where a cluster (a row) names another or itself, int64, shape (k, k), from its nearest, shape (k, m)."""
     k = len(near)
     near = np.column_stack([np.arange(k), near])
     voters = np.arange(k).repeat(near.shape[1])
     chosen = csr_array((np.ones(near.size, np.int64), (voters, near.ravel())), shape=(k, k))
     chosen.data[:] = 1  # also where it was named twice
+    return chosen
+
+
+def _votes(near: NDArray[np.int64]) -> csr_array:
+    """How many neighbours two have in common, itself being one, where one is a neighbour of the other; shape (k, k)."""
+    chosen = named_by(near)
     votes = (chosen @ chosen.T).multiply(chosen.maximum(chosen.T)).tocsr()
     votes.setdiag(0)
     votes.eliminate_zeros()

@@ -111,6 +111,12 @@ class Grid:
         return np.ldexp(np.sqrt(squared_steps), self.exponent)
 
 
+def to_bits(x: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+    """Round to multiples of 2**-bits, so that float64 holds sums of products exactly."""
+    found: NDArray[np.float64] = np.ldexp(np.rint(np.ldexp(x, bits)), -bits)
+    return found
+
+
 def _whole(steps: NDArray[np.float64]) -> NDArray[np.float32]:
     """Round to whole steps; + 0.0 turns -0.0 into 0.0, so that equal vectors have equal bytes."""
     return (np.rint(steps) + 0.0).astype(np.float32)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from .grid import to_bits
+
 _RIDGE = 32  # one part of the variance in so many: directions that hold less hardly count
 _STEPS = 9  # of Newton: the error begins at .94, and each squares it
 _FARTHEST = 4  # times the mean: what is farther out is no rarer, it is an outlier
@@ -110,13 +112,7 @@ def _lengths(part: Matrix, inverse: Matrix) -> Matrix:
 def _inverse(matrix: Matrix) -> Matrix:
     """Inverse to `_BITS` bits of a symmetric matrix with eigenvalues from a ridge to one and a ridge, by Newton."""
     one = np.eye(len(matrix))
-    matrix, inverse = _rounded(matrix), one * (2 * _RIDGE / (_RIDGE + 2))
+    matrix, inverse = to_bits(matrix, _BITS), one * (2 * _RIDGE / (_RIDGE + 2))
     for _ in range(_STEPS):
-        inverse = _rounded(inverse @ _rounded(2 * one - _rounded(matrix @ inverse)))
+        inverse = to_bits(inverse @ to_bits(2 * one - to_bits(matrix @ inverse, _BITS), _BITS), _BITS)
     return inverse
-
-
-def _rounded(matrix: Matrix) -> Matrix:
-    """To multiples of 2**-_BITS."""
-    rounded: Matrix = np.ldexp(np.rint(np.ldexp(matrix, _BITS)), -_BITS)
-    return rounded

@@ -15,9 +15,11 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from .grid import to_bits
+
 BITS, WEIGHT_BITS = 8, 12  # after the point
 EPSILON = 2.0**-16  # of a variance
-_LARGEST = 1 << 15  # of an activation, in steps
+_LARGEST = 2.0**7  # of an activation
 _ROWS = 1 << 12  # clusters whose messages are there at a time
 FARTHEST = 8.0  # what comes out lies between this and its negative
 
@@ -86,8 +88,7 @@ class Network:
 
 def rounded(x: Array) -> Array:
     """To multiples of 2**-8, and no farther from zero than 2**7."""
-    steps = np.clip(np.rint(np.ldexp(x, BITS)), -_LARGEST, _LARGEST)
-    found: Array = np.ldexp(steps, -BITS)
+    found: Array = np.clip(to_bits(x, BITS), -_LARGEST, _LARGEST)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import bits_for
+from .grid import bits_for, to_bits
 from .hashing import mix64
 from .leverage import Directions
 
@@ -50,7 +50,7 @@ def _principal(covariance: Matrix) -> Matrix:
     d = len(covariance)
     signs = mix64(np.arange(d * DIRECTIONS, dtype=np.uint64), 0).reshape(d, DIRECTIONS) & np.uint64(1)
     basis = _orthonormal(2 * signs.astype(np.float64) - 1)
-    covariance = _rounded(covariance, _COVARIANCE_BITS)
+    covariance = to_bits(covariance, _COVARIANCE_BITS)
     for _ in range(_ROUNDS):
         basis = _orthonormal(covariance @ basis)
     return basis
@@ -58,17 +58,11 @@ def _principal(covariance: Matrix) -> Matrix:
 
 def _orthonormal(vectors: Matrix) -> Matrix:
     """Modified Gram-Schmidt, shape (d, n); what only rounding tells from those before it becomes zero."""
-    vectors = _rounded(vectors / (np.abs(vectors).max() or 1.0), _BITS)
+    vectors = to_bits(vectors / (np.abs(vectors).max() or 1.0), _BITS)
     for column in range(vectors.shape[1]):
         one = vectors[:, column]
         length = float(np.sqrt(one @ one))
-        one = vectors[:, column] = _rounded(one / length, _BITS) if length > _ROUNDING else np.zeros(len(one))
+        one = vectors[:, column] = to_bits(one / length, _BITS) if length > _ROUNDING else np.zeros(len(one))
         rest = vectors[:, column + 1 :]
-        rest[:] = _rounded(rest - np.outer(one, _rounded(one @ rest, _BITS)), _BITS)
+        rest[:] = to_bits(rest - np.outer(one, to_bits(one @ rest, _BITS)), _BITS)
     return vectors
-
-
-def _rounded(x: Matrix, bits: int) -> Matrix:
-    """To multiples of 2**-bits."""
-    rounded: Matrix = np.ldexp(np.rint(np.ldexp(x, bits)), -bits)
-    return rounded

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from .array_points import ArrayPoints
+from .communities import named_by
 from .density import items_within
 from .grid import Grid, bits_for
 from .leverage import Directions, whole_weights
@@ -113,9 +113,8 @@ def _edges(near: NDArray[np.int64], far: Array) -> Array:
     """How far for the one and for the other, how many neighbours they share, and whether they name each other."""
     k, m = near.shape
     rows, columns = np.arange(k).repeat(m), near.ravel()
-    named = csr_array((np.ones(k * m, dtype=np.int64), (rows, columns)), shape=(k, k))
+    named = named_by(near)
     mutual = np.asarray(named[columns, rows]).reshape(k, m)
-    named = named + csr_array((np.ones(k, dtype=np.int64), (np.arange(k), np.arange(k))), shape=(k, k))
     shared = np.asarray((named @ named.T).tocsr()[rows, columns]).reshape(k, m) / (m + 1)
     last = far[:, -1]
     return rounded(np.stack([far - last[:, None], far - last[near], shared, mutual], axis=2))

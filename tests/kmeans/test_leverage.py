@@ -114,8 +114,9 @@ def test_the_weights_of_clusters_count_it_where_the_lake_has_few_dimensions(monk
     _, weights = next(ways_to_share(x, items))
     found_together = [one.labels for one in find_communities(near(x, 17))]
     around = np.sqrt(local_density(x, items).items * community_mass(found_together, items))
-    without = balanced_weights(items, around, FLATTENING) * np.exp2(learned_network()(graph_of(x, items)) / 2)
+    learned = np.exp2(np.floor(learned_network()(graph_of(x, items)) * 4 / 3 * 256) / 256)
+    without = balanced_weights(items, around, FLATTENING) * learned**FLATTENING
     trust = min(1.0, max(0.0, (40 - directions.dimensions) / 20))
     assert (trust > 0) == counts
     found = weights / without
-    np.testing.assert_allclose(found / found[0], (leverage / leverage[0]) ** (trust * FLATTENING), rtol=1 / 128)
+    np.testing.assert_allclose(found / found[0], (leverage / leverage[0]) ** (trust * FLATTENING), rtol=1e-9)
